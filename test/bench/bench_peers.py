@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The contenders of test/bench/compare: how each is found, started, and its output read.
+
+A contender measures one test at a time: "lat" (half round trip in ns at SIZES), "rate" (messages of 8
+bytes per second, one way) or "rpc" (requests of 8 bytes per second, WINDOWS of them in flight). Its
+output is kept as text and parsed apart from the running, so that saved output can be read again.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+SIZES = (8, 64, 1024, 4096)
+WINDOWS = (1, 16, 64)
+TESTS = ("lat", "rate", "rpc")
+FIELDS = {"lat": "half_rtt_ns", "rate": "msgs_per_s", "rpc": "requests_per_s"}
+RUN_LIMIT_S = 40
+
+
+class Failed(Exception):
+    """A run gave no figures; the text says why."""
+
+
+def figures_of(test):
+    """The keys of a test's figures, in the order of the table."""
+    if test == "lat":
+        return [("lat", size) for size in SIZES]
+    if test == "rate":
+        return [("rate", 8)]
+    return [("rpc", window) for window in WINDOWS]
+
+
+def number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def parse_json_lines(text, test):
+    """Reads the lines of `plait perf --json` and of our peer programs.
+    Returns {figure: {"value": v, "limit": v or absent, "physical": v or absent}}."""
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("{"):
+            continue
+        try:
+            o = json.loads(line)
+        except ValueError:
+            raise Failed("unreadable line of JSON: " + line[:60]) from None
+        if o.get("test") != test or FIELDS[test] not in o:
+            continue
+        value, key = o[FIELDS[test]], (test, o.get("window" if test == "rpc" else "size"))
+        if key not in figures_of(test):
+            continue
+        entry = {"value": value["p50"] if isinstance(value, dict) else value}
+        for extra in ("limit", "physical"):
+            if number(o.get(extra)):
+                entry[extra] = o[extra]
+        if not number(entry["value"]):
+            raise Failed("no number in: " + line[:60])
+        found[key] = entry
+    return found
+
+
+def parse_ucx(text, test):
+    """Reads what ucx_perftest -f -v printed, each run after a line '# size N'. A latency is the median,
+    in microseconds for half a round trip; a rate is that of the whole run, as the median time between
+    two sends says nothing when they go in bursts."""
+    found, size, columns = {}, None, []
+    for line in text.splitlines():
+        fields = line.strip().split(",")
+        if line.startswith("# size "):
+            size = int(line.split()[2])
+        elif fields[0] == "iterations":
+            columns = fields
+        elif fields[0].isdigit() and len(fields) == len(columns):
+            row = dict(zip(columns, fields))
+            try:
+                value = (1000 * float(row["50.0_percentile_lat"]) if test == "lat"
+                         else float(row["overall_mr"]))
+            except (KeyError, ValueError):
+                raise Failed("ucx_perftest printed other columns than expected") from None
+            found[(test, size)] = {"value": value}
+    return {k: v for k, v in found.items() if k in figures_of(test)}
+
+
+def stop_group(proc):
+    try:
+        os.killpg(proc.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    proc.wait()
+
+
+def last_words(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:160] if lines else "it printed nothing"
+
+
+def run_command(argv, env, cores):
+    """Runs argv on these cores and returns its standard output."""
+    proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, start_new_session=True,
+                            preexec_fn=lambda: os.sched_setaffinity(0, cores))
+    try:
+        out, err = proc.communicate(timeout=RUN_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise Failed("did not end within %d s" % RUN_LIMIT_S) from None
+    finally:
+        stop_group(proc)
+    if proc.returncode:
+        raise Failed("exit status %d: %s" % (proc.returncode, last_words(err or out)))
+    return out
+
+
+def version_of(argv):
+    """The first number with a dot that a command prints, or ''."""
+    try:
+        p = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    m = re.search(r"\d+\.\d+(\.\d+)*", p.stdout)
+    return m.group(0) if m else ""
+
+
+class Contender:
+    """name: for --peers; title: for the table; tests: what it can measure."""
+    name = title = ""
+    tests = TESTS
+
+    def __init__(self, opts):
+        self.o = opts
+
+    def version(self):
+        return ""
+
+    def missing(self, test):
+        """Why it cannot run here and what to do, or None."""
+        raise NotImplementedError
+
+    def run(self, test):
+        """Returns the output; may raise Failed."""
+        raise NotImplementedError
+
+    parse = staticmethod(parse_json_lines)
+
+    def env(self, **more):
+        # our own UCX_* settings only, so that every user gets the same figures
+        env = {k: v for k, v in os.environ.items() if not k.startswith("UCX_")}
+        return dict(env, IPATH_NO_BACKTRACE="1", **more)
+
+    def program(self, name):
+        return os.path.join(self.o.peer_dir, name)
+
+    def not_built(self, name, packages):
+        if os.access(self.program(name), os.X_OK):
+            return None
+        return "%s is not built: apt-get install %s, then make bench-peers" % (name, packages)
+
+    def program_args(self, test):
+        lists = {"lat": ["--size", ",".join(map(str, SIZES))], "rate": ["--size", "8"],
+                 "rpc": ["--size", "8", "--window", ",".join(map(str, WINDOWS))]}
+        return [test] + lists[test] + ["--cores", "%d,%d" % self.o.cores, "--seconds", str(self.o.seconds)]
+
+    def start(self, argv, env):
+        return run_command(argv, env, self.o.cores)
+
+
+class Plait(Contender):
+    name, title = "plait", "plait"
+    # enough for a steady figure; plait measures the limit as often beside it
+    iterations = {"lat": 300000, "rate": 5000000, "rpc": 2000000}
+
+    def version(self):
+        return version_of([self.o.plait, "--version"])
+
+    def missing(self, test):
+        if os.access(self.o.plait, os.X_OK):
+            return None
+        return "no command %s: build plait (make), or name it with --plait" % self.o.plait
+
+    def run(self, test):
+        n = str(max(1000, int(self.iterations[test] * self.o.seconds / 0.2)))
+        base = [self.o.plait, "perf", test]
+        if test == "lat":
+            calls = [["--size", ",".join(map(str, SIZES))]]
+        elif test == "rate":
+            calls = [["--size", "8"]]
+        else:
+            calls = [["--size", "8", "--window", str(w)] for w in WINDOWS]
+        return "".join(self.start(base + c + ["--iterations", n, "--json"], self.env()) for c in calls)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def listening(port):
+    """Whether somebody listens; looks only, as ucx_perftest would take a connection for its client."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as f:
+                if re.search(r":%04X [0-9A-F]+:0000 0A " % port, f.read()):
+                    return True
+        except OSError:
+            pass
+    return False
+
+
+class UcxPerftest(Contender):
+    calls = {}
+    count = {"lat": 150000, "rate": 2000000}
+    parse = staticmethod(parse_ucx)
+
+    def version(self):
+        return version_of(["ucx_info", "-v"])
+
+    def missing(self, test):
+        if shutil.which("ucx_perftest"):
+            return None
+        return "ucx_perftest is not installed: apt-get install ucx-utils"
+
+    def env(self, **more):
+        return super().env(UCX_TLS="posix,cma,self", **more)
+
+    def run(self, test):
+        out = []
+        for size in SIZES if test == "lat" else (8,):
+            for attempt in range(3):
+                try:
+                    out.append("# size %d\n%s" % (size, self.once(self.calls[test], test, size)))
+                    break
+                except Failed:  # somebody else may have taken the port
+                    if attempt == 2:
+                        raise
+        return "".join(out)
+
+    def once(self, call, test, size):
+        port = str(free_port())
+        n = str(max(1000, int(self.count[test] * self.o.seconds / 0.2)))
+        server = subprocess.Popen(["ucx_perftest", "-p", port], env=self.env(), stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                                  preexec_fn=lambda: os.sched_setaffinity(0, {self.o.cores[1]}))
+        try:
+            for _ in range(1000):
+                if listening(int(port)):
+                    break
+                if server.poll() is not None:
+                    raise Failed("the server of ucx_perftest has ended")
+                time.sleep(0.005)
+            return run_command(["ucx_perftest", "127.0.0.1", "-p", port, "-t", call, "-s", str(size), "-n", n,
+                                "-w", "10000", "-f", "-v"], self.env(), {self.o.cores[0]})
+        finally:
+            stop_group(server)
+
+
+class UcxTag(UcxPerftest):
+    name, title = "ucx-tag", "UCX tag"
+    tests = ("lat", "rate")
+    calls = {"lat": "tag_lat", "rate": "tag_bw"}
+
+
+class UcxAm(UcxPerftest):
+    name, title = "ucx-am", "UCX AM"
+    calls = {"lat": "ucp_am_lat", "rate": "ucp_am_bw"}
+
+    def missing(self, test):
+        if test == "rpc":
+            return self.not_built("ucx_rpc", "libucx-dev")
+        return super().missing(test)
+
+    def run(self, test):
+        if test == "rpc":
+            return self.start([self.program("ucx_rpc")] + self.program_args(test), self.env())
+        return super().run(test)
+
+    @staticmethod
+    def parse(text, test):
+        return parse_json_lines(text, test) if test == "rpc" else parse_ucx(text, test)
+
+
+class Libfabric(Contender):
+    name, title = "libfabric", "libfabric shm"
+
+    def version(self):
+        return version_of(["fi_info", "--version"])
+
+    def missing(self, test):
+        return self.not_built("fi_shm", "libfabric-dev")
+
+    def run(self, test):
+        return self.start([self.program("fi_shm")] + self.program_args(test), self.env())
+
+
+class OpenMpi(Contender):
+    name, title = "openmpi", "Open MPI"
+    launcher = "mpirun.openmpi"
+
+    def version(self):
+        return version_of([self.launcher, "--version"])
+
+    def missing(self, test):
+        if not shutil.which(self.launcher):
+            return "%s is not installed: apt-get install openmpi-bin libopenmpi-dev" % self.launcher
+        return self.not_built("mpi_bench.openmpi", "libopenmpi-dev")
+
+    def run(self, test):
+        argv = [self.launcher, "-np", "2", "--bind-to", "none", "--oversubscribe",
+                "--mca", "mpi_yield_when_idle", "0", self.program("mpi_bench.openmpi")]
+        env = self.env()
+        if os.geteuid() == 0:
+            env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        return self.start(argv + self.program_args(test), env)
+
+
+class Mpich(Contender):
+    name, title = "mpich", "MPICH"
+    launcher = "mpiexec.mpich"
+
+    def version(self):
+        return version_of([self.launcher, "--version"])
+
+    def missing(self, test):
+        if not shutil.which(self.launcher):
+            return "%s is not installed: apt-get install mpich libmpich-dev" % self.launcher
+        return self.not_built("mpi_bench.mpich", "libmpich-dev")
+
+    def run(self, test):
+        argv = [self.launcher, "-n", "2", "-bind-to", "none", self.program("mpi_bench.mpich")]
+        return self.start(argv + self.program_args(test), self.env())
+
+
+PEERS = (UcxTag, UcxAm, Libfabric, OpenMpi, Mpich)
+# of build_peers.sh
+PROGRAMS = ("mpi_bench.openmpi", "mpi_bench.mpich", "ucx_rpc", "fi_shm")

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Medians, the table, the JSON document and the plot of test/bench/compare."""
+
+import statistics
+import subprocess
+
+from bench_peers import figures_of
+
+UNITS = {"lat": ("ns", 1.0), "rate": ("M/s", 1e-6), "rpc": ("M/s", 1e-6)}
+HEADINGS = {"lat": "Half round trip in ns, less is better",
+            "rate": "Messages of 8 bytes one way, million a second, more is better",
+            "rpc": "Requests of 8 bytes with replies, million a second, more is better"}
+BUSY = 0.1
+COLOURS = {"limit": "#9e9e9e", "physical": "#cfcfcf", "plait": "#c62828"}
+PEER_COLOURS = ("#1f77b4", "#6baed6", "#2ca02c", "#9467bd", "#e6a000")
+
+
+def figure_name(figure):
+    test, n = figure
+    if test == "rpc":
+        return "%d in flight" % n
+    return "%d KiB" % (n // 1024) if n >= 1024 else "%d B" % n
+
+
+class Results:
+    """values[name][figure][round]; a round without a figure has no entry."""
+
+    def __init__(self, contenders, tests):
+        self.contenders, self.tests = contenders, tests  # contenders: plait first
+        self.values, self.failures = {}, {}
+        self.busy = 0.0  # the most that others used of the two cores while we did nothing
+        self.titles = {c.name: c.title for c in contenders}
+        self.titles.update(limit="limit (shared memory)", physical="limit, one line")
+
+    def add(self, name, round_no, found):
+        for figure, entry in found.items():
+            for kind, who in (("value", name), ("limit", "limit"), ("physical", "physical")):
+                if kind in entry and (kind == "value" or name == "plait"):
+                    self.values.setdefault(who, {}).setdefault(figure, {})[round_no] = entry[kind]
+
+    def fail(self, name, test, reason):
+        self.failures.setdefault((name, test), reason)
+
+    def of(self, name, figure):
+        return self.values.get(name, {}).get(figure, {})
+
+    def median(self, name, figure):
+        values = self.of(name, figure)
+        return statistics.median(values.values()) if values else None
+
+    def ratio(self, name, base, figure):
+        """Median of the ratios of each round: what ran at the same time is compared."""
+        a, b = self.of(name, figure), self.of(base, figure)
+        common = [a[r] / b[r] for r in a if r in b]
+        return statistics.median(common) if common else None
+
+    def best_peer(self, figure):
+        medians = [(self.median(c.name, figure), c.name) for c in self.contenders[1:]
+                   if self.of(c.name, figure)]
+        if not medians:
+            return None
+        return (min(medians) if figure[0] == "lat" else max(medians))[1]
+
+    def rows(self, test):
+        """The names that have a line in this test's part of the table."""
+        names = [n for n in ("physical", "limit") if any(self.of(n, f) for f in figures_of(test))]
+        return names + [c.name for c in self.contenders if test in c.tests]
+
+    def limit_drift(self):
+        """The most that a limit has moved between rounds, as a factor."""
+        spans = [max(v.values()) / min(v.values()) for v in self.values.get("limit", {}).values() if v]
+        return max(spans, default=1.0)
+
+
+def cell(value, width, digits):
+    return "%*s" % (width, "-" if value is None else "%.*f" % (digits, value))
+
+
+def table_line(res, name, figure):
+    test = figure[0]
+    scale, digits = UNITS[test][1], 1 if test == "lat" else 2
+    values = res.of(name, figure)
+    best = res.best_peer(figure)
+    head = "%s %-22s" % ("*" if name == best else " ", res.titles[name])
+    if not values:
+        return "%s %s" % (head, res.failures.get((name, test), "no figure"))
+    spread = (res.median(name, figure), min(values.values()), max(values.values()))
+    return head + "".join(cell(v * scale, 10, digits) for v in spread) + \
+        cell(res.ratio(name, "limit", figure), 11, 2) + \
+        cell(res.ratio(name, best, figure) if best else None, 14, 2)
+
+
+def table(res, rounds):
+    out = ["Median, least and most of %d interleaved round%s; * is the best peer. The two ratios are the" %
+           (rounds, "" if rounds == 1 else "s"),
+           "medians of those in each round, because the machine changes from round to round."]
+    for test in res.tests:
+        out += ["", HEADINGS[test]]
+        for figure in figures_of(test):
+            out.append("%-24s%10s%10s%10s%11s%14s" % ("  " + figure_name(figure), "median", "least", "most",
+                                                      "to limit", "to best peer"))
+            out += [table_line(res, name, figure) for name in res.rows(test)]
+    if res.limit_drift() > 1.3:
+        out += ["", "The limit itself moved by a factor of %.1f between rounds (another placement of the cores, or"
+                % res.limit_drift(), "other load): trust the ratios, not the absolute figures."]
+    if res.busy > BUSY:
+        out += ["", "This machine is not quiet: other programs took %.0f %% of the two cores. Figures are too low;"
+                % (100 * res.busy), "averages (the rates of UCX) suffer more than medians (all others)."]
+    return "\n".join(out)
+
+
+def document(res, about):
+    """What --json writes; figures in ns and per second."""
+    figures = []
+    for test in res.tests:
+        for figure in figures_of(test):
+            best = res.best_peer(figure)
+            entry = {"test": test, "size": figure[1] if test != "rpc" else 8, "best_peer": best,
+                     "unit": "ns" if test == "lat" else "per_s", "contenders": {}}
+            if test == "rpc":
+                entry["window"] = figure[1]
+            for name in res.rows(test):
+                values = res.of(name, figure)
+                if not values:
+                    entry["contenders"][name] = {"missing": res.failures.get((name, test), "no figure")}
+                    continue
+                entry["contenders"][name] = {
+                    "median": res.median(name, figure), "min": min(values.values()),
+                    "max": max(values.values()), "rounds": [values[r] for r in sorted(values)],
+                    "to_limit": res.ratio(name, "limit", figure),
+                    "to_best_peer": res.ratio(name, best, figure) if best else None}
+            figures.append(entry)
+    return dict(about, busy=round(res.busy, 3), titles=res.titles, figures=figures)
+
+
+def gnuplot_script(res, path, subtitle):
+    names = []
+    for test in res.tests:
+        names += [n for n in res.rows(test) if n not in names and any(res.of(n, f) for f in figures_of(test))]
+    peers = [n for n in names if n not in COLOURS]
+    colours = dict(COLOURS, **{n: PEER_COLOURS[i % len(PEER_COLOURS)] for i, n in enumerate(peers)})
+    panels = [t for t in res.tests if any(res.of(n, f) for n in names for f in figures_of(t))]
+    out = ["set terminal svg size %d,520 font 'sans-serif,12' background '#ffffff'" % (440 * len(panels)),
+           "set output '%s'" % path.replace("'", "''"),
+           "set style data histogram", "set style histogram clustered gap 1",
+           "set style fill solid 1 border rgb '#ffffff'", "set boxwidth 1", "set grid ytics lc rgb '#e0e0e0'",
+           "set tics nomirror", "set border 3", "set datafile missing '-'",
+           "set multiplot layout 1,%d title \"%s\"" % (len(panels), subtitle.replace('"', "'"))]
+    for test in panels:
+        figures = [f for f in figures_of(test) if any(res.of(n, f) for n in names)]
+        shown = [n for n in names if any(res.of(n, f) for f in figures)]
+        block = "$" + test
+        out.append(block + " << EOD")
+        for f in figures:
+            cells = [res.median(n, f) for n in shown]
+            out.append('"%s" %s' % (figure_name(f), " ".join(
+                "-" if v is None else "%.4f" % (v * UNITS[test][1]) for v in cells)))
+        out += ["EOD", "set title \"%s\"" % HEADINGS[test].replace(", ", "\\n", 1),
+                "set ylabel '%s'" % UNITS[test][0], "set logscale y", "set key top left",
+                "set yrange [%g:*]" % (0.5 * least_of(res, shown, figures) * UNITS[test][1])]
+        if test != panels[0]:
+            out.append("unset key")
+        out.append("plot " + ", ".join(
+            "%s using %d%s lc rgb '%s' title \"%s\"" % (block, i + 2, ":xtic(1)" if i == 0 else "", colours[n],
+                                                        res.titles[n]) for i, n in enumerate(shown)))
+    return "\n".join(out + ["unset multiplot", ""])
+
+
+def least_of(res, names, figures):
+    return min(v for n in names for f in figures for v in [res.median(n, f)] if v is not None)
+
+
+def plot(res, path, subtitle):
+    """Writes an SVG; raises RuntimeError with gnuplot's words."""
+    script = gnuplot_script(res, path, subtitle)
+    p = subprocess.run(["gnuplot"], input=script, capture_output=True, text=True, check=False)
+    if p.returncode or "error" in p.stderr.lower():
+        raise RuntimeError("gnuplot: " + (p.stderr.strip().splitlines() or ["failed"])[-1])

@@ -1,0 +1,161 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
+# test/bench/compare without any measuring: canned outputs, stand-ins for the commands, bad options.
+set -u
+here=${top_srcdir:-$(cd "$(dirname "$0")/../.." && pwd)}/test/bench
+command -v python3 >/dev/null || { echo "SKIP: no python3 (apt-get install python3)"; exit 77; }
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+python=$(python3 -c 'import sys; print(sys.executable)')
+failed=0
+
+pass() { echo "[PASS] compare::$1"; }
+fail() { echo "[FAIL] compare::$1: $2"; failed=1; }
+
+# expect NAME FILE TEXT...: each text is in the file; runs of spaces count as one
+expect() {
+    name=$1 file=$2
+    shift 2
+    for text in "$@"; do
+        tr -s ' ' <"$file" | grep -qF -- "$text" || { fail "$name" "'$text' is not in the output:"; cat "$file"; return; }
+    done
+    pass "$name"
+}
+
+# compare STATUS ARGS...: runs it without the peers' commands in PATH; its output in $dir/out
+compare() {
+    want=$1
+    shift
+    PATH="$dir/bin:$path" "$python" "$here/compare" "$@" >"$dir/out" 2>&1
+    got=$?
+    [ $got = "$want" ] || { fail "status" "exit status $got instead of $want: $*"; cat "$dir/out"; }
+}
+
+plait_lat() { # SIZE P50 LIMIT
+    printf '{"test":"lat","transport":"shm","size":%s,"window":1,"half_rtt_ns":{"min":1,"p50":%s,"p90":900,' "$1" "$2"
+    printf '"p99":901,"max":902},"limit":%s,"ratio":1}\n' "$3"
+}
+
+ucx() { # SIZE P50_US RATE
+    echo "# size $1"
+    echo "iterations,50.0_percentile_lat,avg_lat,overall_lat,avg_bw,overall_bw,avg_mr,overall_mr"
+    echo "500000,$2,0.9,0.9,85.46,85.46,11201837,$3"
+}
+
+mkdir "$dir/bin" "$dir/raw"
+path=/nonexistent
+
+# rounds 1, 2, 3: plait 70, 90, 80 over a limit of 50, 100, 80; UCX tag 140, 100, 120; Open MPI 200, 90, 150
+for i in 1 2 3; do
+    case $i in
+    1) set -- 70 50 0.140 200 ;;
+    2) set -- 90 100 0.100 90 ;;
+    3) set -- 80 80 0.120 150 ;;
+    esac
+    for size in 8 64 1024 4096; do
+        plait_lat $size "$1" "$2" >>"$dir/raw/plait.lat.$i"
+        ucx $size "$3" 7 >>"$dir/raw/ucx-tag.lat.$i"
+        plait_lat $size "$4" 1 >>"$dir/raw/openmpi.lat.$i"
+    done
+    echo "{\"test\":\"rate\",\"size\":8,\"window\":64,\"msgs_per_s\":${i}0000000,\"limit\":100000000}" >"$dir/raw/plait.rate.$i"
+    ucx 8 0.05 "${i}500000" >"$dir/raw/ucx-tag.rate.$i"
+    for w in 1 16 64; do
+        echo "{\"test\":\"rpc\",\"size\":8,\"window\":$w,\"requests_per_s\":$((w * i))000000,\"limit\":64000000}"
+    done >"$dir/raw/plait.rpc.$i"
+done
+
+compare 1 --replay "$dir/raw" --rounds 3 --json "$dir/out.json"
+expect medians "$dir/out" \
+    " limit (shared memory) 80.0 50.0 100.0 1.00 0.67" \
+    " plait 80.0 70.0 90.0 1.00 0.67" \
+    "* UCX tag 120.0 100.0 140.0 1.50 1.00" \
+    " Open MPI 150.0 90.0 200.0 1.88 1.25" \
+    " plait 20.00 10.00 30.00 0.20 8.00" \
+    "* UCX tag 2.50 1.50 3.50 0.03 1.00" \
+    " plait 32.00 16.00 48.00 0.50 -"
+expect drift "$dir/out" "The limit itself moved by a factor of 2.0"
+expect missing_record "$dir/out" "MPICH failed in round 1: no recorded output mpich.lat.1"
+"$python" - "$dir/out.json" >"$dir/json" 2>&1 <<'EOF'
+import json, sys
+d = json.load(open(sys.argv[1]))
+f = {(x["test"], x["size"], x.get("window")): x for x in d["figures"]}
+assert len(f) == 8 and d["rounds"] == 3, f.keys()
+lat = f["lat", 4096, None]
+assert lat["best_peer"] == "ucx-tag" and lat["unit"] == "ns"
+assert lat["contenders"]["plait"]["rounds"] == [70, 90, 80] and lat["contenders"]["plait"]["median"] == 80
+assert abs(lat["contenders"]["plait"]["to_limit"] - 1.0) < 1e-9
+assert f["rpc", 8, 16]["contenders"]["plait"]["median"] == 32e6
+assert "no recorded output" in f["rate", 8, None]["contenders"]["mpich"]["missing"]
+print("right")
+EOF
+expect json "$dir/json" right
+
+if command -v gnuplot >/dev/null; then
+    path=$(dirname "$(command -v gnuplot)")
+    compare 1 --replay "$dir/raw" --rounds 3 --svg "$dir/it's.svg"
+    path=/nonexistent
+    expect svg "$dir/it's.svg" "<svg" "UCX tag" "Open MPI" "64 in flight"
+else
+    echo "[SKIP] compare::svg: no gnuplot"
+fi
+compare 2 --replay "$dir/raw" --svg "$dir/no.svg"
+expect svg_without_gnuplot "$dir/out" "--svg needs gnuplot: apt-get install gnuplot-nox"
+
+echo '{"test":"lat","size":8,"half_rtt_ns":' >"$dir/raw/mpich.lat.1"
+compare 1 --replay "$dir/raw" --rounds 1 --tests lat --peers mpich
+expect garbage "$dir/out" "MPICH failed in round 1: unreadable line of JSON"
+plait_lat 8 100 1 >"$dir/raw/mpich.lat.1"
+compare 1 --replay "$dir/raw" --rounds 1 --tests lat --peers mpich
+expect lacking "$dir/out" "MPICH failed in round 1: no figure for 64 B, 1 KiB, 4 KiB"
+
+# running: a stand-in for plait and for a peer program, and no other peer
+cat >"$dir/bin/plait" <<'EOF'
+#!/bin/sh
+case "$*" in
+--version) echo "plait 9.8.7" ;;
+"perf lat --size 8,64,1024,4096 --iterations "*" --json") /bin/cat "$0.lat" ;;
+*) echo "plait: unknown option: $*" >&2; exit 2 ;;
+esac
+EOF
+cp "$dir/raw/plait.lat.1" "$dir/bin/plait.lat"
+cp "$dir/raw/openmpi.lat.1" "$dir/bin/fi_shm.lat"
+cat >"$dir/bin/fi_shm" <<'EOF'
+#!/bin/sh
+[ "$*" = "lat --size 8,64,1024,4096 --cores $cores --seconds 0.05" ] && /bin/cat "$0.lat"
+EOF
+chmod +x "$dir/bin/plait" "$dir/bin/fi_shm"
+cores=$("$python" -c 'import os; print(",".join(map(str, sorted(os.sched_getaffinity(0))[:2])))')
+export cores
+case $cores in
+*,*)
+    compare 0 --quick --tests lat --rounds 2 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
+    expect running "$dir/out" \
+        " plait 9.8.7 70.0 70.0 70.0 1.40 0.35" \
+        "* libfabric shm 200.0 200.0 200.0 4.00 1.00"
+    expect missing_peers "$dir/out" \
+        "missing: ucx_perftest is not installed: apt-get install ucx-utils" \
+        "missing: mpirun.openmpi is not installed: apt-get install openmpi-bin libopenmpi-dev" \
+        "missing: mpiexec.mpich is not installed: apt-get install mpich libmpich-dev"
+    compare 1 --quick --tests rpc --rounds 1 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
+    expect failing_command "$dir/out" \
+        "failed in round 1: exit status 2: plait: unknown option: perf rpc --size 8 --window 1" \
+        "ucx_rpc is not built: apt-get install libucx-dev, then make bench-peers"
+    compare 1 --quick --tests lat --peers '' --plait "$dir/none"
+    expect missing_plait "$dir/out" "missing: no command $dir/none: build plait (make), or name it with --plait"
+    ;;
+*) echo "[SKIP] compare::running: only one core" ;;
+esac
+
+compare 0 --help
+expect help "$dir/out" "examples:" "--rounds N" "--svg FILE" "exit status:"
+compare 2 --sppeed 3
+expect unknown_option "$dir/out" "--sppeed"
+compare 2 --peers ucx-am,zmq
+expect unknown_peer "$dir/out" "unknown peer 'zmq' (choose from ucx-tag, ucx-am, libfabric, openmpi, mpich)"
+compare 2 --tests bw
+expect unknown_test "$dir/out" "unknown test 'bw' (choose from lat, rate, rpc)"
+compare 2 --cores 0
+expect bad_cores "$dir/out" "'0' is not two core numbers like 0,1"
+compare 2 --cores 0,99999
+expect forbidden_core "$dir/out" "this process may use only"
+exit $failed

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # PLAIT_ENABLE_SANITIZERS
 # --enable-sanitizers=address,undefined or =thread: SANITIZER_CFLAGS for the compiler and the linker,
-# PLAIT_SANITIZERS (the list, or empty) for the test driver, conditional SANITIZERS.
+# PLAIT_SANITIZERS (the list, or empty) for the test driver, conditionals
+# SANITIZERS and SANITIZE_THREAD.
 AC_DEFUN([PLAIT_ENABLE_SANITIZERS], [
   AC_ARG_ENABLE([sanitizers],
     [AS_HELP_STRING([--enable-sanitizers=LIST],
@@ -29,4 +30,5 @@ AC_DEFUN([PLAIT_ENABLE_SANITIZERS], [
   AC_SUBST([SANITIZER_CFLAGS])
   AC_SUBST([PLAIT_SANITIZERS])
   AM_CONDITIONAL([SANITIZERS], [test -n "$PLAIT_SANITIZERS"])
+  AM_CONDITIONAL([SANITIZE_THREAD], [echo ",$PLAIT_SANITIZERS," | grep -q ,thread,])
 ])

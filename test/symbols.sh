@@ -15,7 +15,8 @@ expect_empty() { # NAME LINES
     if [ -z "$2" ]; then
         echo "[PASS] symbols::$1"
     else
-        echo "[FAIL] symbols::$1: $(echo $2)"
+        echo "[FAIL] symbols::$1: not so for $(echo "$2" | wc -l)"
+        echo "$2"
         bad=1
     fi
 }

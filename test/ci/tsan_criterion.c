@@ -7,7 +7,7 @@
 #define FIRST 0x350000u
 #define COUNT 0x17000u
 
-int rand_r(unsigned int *seed);
+__attribute__((visibility("default"))) int rand_r(unsigned int *seed);
 
 int rand_r(unsigned int *seed)
 {

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Jobs under the launchers that are installed, with 1 to 8 ranks, without MPI and together with it. Each
+# rank is boot_prog (see there for the modes), which checks what the launcher tells it.
+set -u
+export LC_ALL=C
+top=${top_srcdir:-$(cd "$(dirname "$0")/../.." && pwd)}
+bin=${top_builddir:-$top}/test/proc
+openmpi=${MPIRUN_OPENMPI:-$(command -v mpirun.openmpi)}
+mpich=${MPIEXEC_MPICH:-$(command -v mpiexec.mpich)}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+export TMPDIR=$tmp
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export LSAN_OPTIONS="suppressions=$top/test/proc/launchers.supp:print_suppressions=0:${LSAN_OPTIONS:-}"
+failed=0
+
+if [ -z "$openmpi" ] && [ -z "$mpich" ]; then
+    echo "SKIP: neither Open MPI's mpirun.openmpi nor MPICH's mpiexec.mpich is installed"
+    exit 77
+fi
+# this test may itself run under a launcher
+unset PLAIT_JOB
+for v in $(compgen -e | grep -E '^(PMI_|PMIX_|OMPI_COMM_WORLD_|SLURM_)'); do unset "$v"; done
+
+# launch KIND N PROGRAM ARGUMENT...: the exit status is the launcher's, the output is in $tmp/out
+launch() {
+    local kind=$1 n=$2
+    shift 2
+    case $kind in
+    pmix) timeout 120 "$openmpi" --oversubscribe --bind-to none -n "$n" "$@" >"$tmp/out" 2>&1 ;;
+    pmi1) timeout 120 "$mpich" -n "$n" "$@" >"$tmp/out" 2>&1 ;;
+    none) timeout 120 "$@" >"$tmp/out" 2>&1 ;;
+    esac </dev/null
+}
+
+# verdict NAME CONDITION...: the condition is a command
+verdict() {
+    local name=$1
+    shift
+    if "$@"; then
+        echo "[PASS] $name"
+    else
+        echo "[FAIL] $name"
+        failed=1
+        sed 's/^/    /' "$tmp/out"
+    fi
+}
+
+good() { # good KIND N PROGRAM MODE
+    verdict "$1_$2_$(basename "$3")_$4" launch "$1" "$2" "$3" "$4" "$2" "$1"
+}
+
+ends_badly() { # a launcher that had to be stopped does not count
+    local rc
+    launch "$@"
+    rc=$?
+    [ $rc -ne 0 ] && [ $rc -ne 124 ] && [ $rc -ne 137 ]
+}
+
+says() { # says WORDS KIND N PROGRAM ARGUMENT...
+    local words=$1
+    shift
+    launch "$@"
+    [ $? -ne 124 ] && grep -q -- "$words" "$tmp/out"
+}
+
+without_mpi() {
+    local kind=$1 n
+    for n in 1 2 3 4 8; do
+        good "$kind" $n "$bin/boot_prog" plain
+    done
+    good "$kind" 3 "$bin/boot_prog" twice
+    good "$kind" 2 "$bin/boot_prog" fork
+    verdict "${kind}_one_dies" ends_badly "$kind" 3 "$bin/boot_prog" die
+    verdict "${kind}_one_stays_away" says "timed out as expected" "$kind" 3 "$bin/boot_prog" timeout
+    PLAIT_JOB=none verdict "${kind}_refused_by_user" launch "$kind" 2 "$bin/boot_prog" plain 1 none
+}
+
+with_mpi() { # with_mpi KIND PROGRAM
+    local kind=$1 prog=$2 mode n
+    if [ ! -x "$prog" ]; then
+        echo "[SKIP] ${kind}_with_mpi: $(basename "$prog") is not built"
+        return
+    fi
+    for mode in before after; do
+        for n in 1 2 3 4 8; do
+            good "$kind" $n "$prog" $mode
+        done
+    done
+    for mode in first around late plain twice; do
+        good "$kind" 2 "$prog" $mode
+    done
+    # started without its launcher; Open MPI's MPI_Init then starts a PMIx server for itself
+    for mode in before after around; do
+        verdict "alone_$(basename "$prog")_$mode" launch none 1 "$prog" $mode 1
+    done
+}
+
+good none 1 "$bin/boot_prog" plain
+PMIX_RANK=0 PMIX_NAMESPACE=gone PMIX_SERVER_URI2='gone.0;tcp4://127.0.0.1:1' \
+    verdict pmix_launcher_gone says "PLAIT_E_LAUNCHER .*PMIx" none 1 "$bin/boot_prog" error
+
+if [ -n "$openmpi" ]; then
+    without_mpi pmix
+    verdict pmix_desert ends_badly pmix 2 "$bin/boot_prog" desert
+    verdict pmix_taken_away says "PLAIT_E_LAUNCHER .*without PMIx.*PLAIT_JOB=none" \
+        pmix 2 env -u PMIX_RANK -u PMIX_NAMESPACE "$bin/boot_prog" error
+    with_mpi pmix "$bin/boot_openmpi"
+else
+    echo "[SKIP] pmix: Open MPI's mpirun.openmpi is not installed"
+fi
+
+if [ -n "$mpich" ]; then
+    without_mpi pmi1
+    verdict pmi1_taken_away says "PLAIT_E_LAUNCHER .*not an open file descriptor" \
+        pmi1 2 bash -c 'exec {PMI_FD}>&-; exec "$@"' - "$bin/boot_prog" error
+    with_mpi pmi1 "$bin/boot_mpich"
+else
+    echo "[SKIP] pmi1: MPICH's mpiexec.mpich is not installed"
+fi
+exit $failed

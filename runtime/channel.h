@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A control channel: one nonblocking stream socket of a context, that carries frames (wire.h) and, over AF_UNIX, file
- * descriptors. Owner thread of the context; nothing blocks. Embedded in its user (a link, or a socket not yet handed over). */
+/* A control channel: one nonblocking stream socket of a context, that carries frames (wire.h) and, over
+ * AF_UNIX, file descriptors. Called by the owner thread of the context; nothing blocks. Embedded in its user
+ * (a link, or a socket that is not yet handed over). */
 #ifndef PLI_RUNTIME_CHANNEL_H
 #define PLI_RUNTIME_CHANNEL_H
 
@@ -8,40 +9,57 @@
 #include "runtime/wire.h"
 
 #define PLI_CHANNEL_FDS 16 /* descriptors received and not yet taken by a frame; more is a protocol error */
+#define PLI_CHANNEL_OUT_MAX (1024u * 1024u) /* bytes that wait for a peer that does not read */
 
 struct pli_channel;
 
 struct pli_channel_ops {
-    /* A frame came. fds: msg->nfds descriptors; the callee owns them. Returns 0, or a negative code: the channel has been, or is to be,
-     * given up and reads no further (on_end is not called for it). The callee may close the channel inside (returns negative then). */
+    /* A frame came. fds: msg->nfds descriptors, close-on-exec; the callee owns them. What msg points to is
+     * valid until the callback returns, even if it closes the channel. Returns 0, or a negative code: the
+     * channel has been, or is to be, given up and reads no further (on_end is not called for it). The callee
+     * may close the channel inside, and free the memory that it is in (returns negative then). */
     int (*on_frame)(struct pli_channel *ch, const struct pli_wire_msg *msg, int *fds);
-    /* The channel ended: PLAIT_E_PEERDIED for end-of-file or a reset, PLAIT_E_PROTO, PLAIT_E_VERSION, PLAIT_E_NOFILE (descriptors were
-     * lost in reception: MSG_CTRUNC), PLAIT_E_SYSTEM; the sentence is in pli_err_text(). Called once. The callee closes it. */
+    /* The channel ended: PLAIT_E_PEERDIED for end-of-file or a reset, PLAIT_E_PROTO, PLAIT_E_VERSION,
+     * PLAIT_E_NOFILE (descriptors were lost in reception: MSG_CTRUNC), PLAIT_E_NOMEM, PLAIT_E_SYSTEM; the
+     * sentence is in pli_err_text(). Called once, after every frame that came whole. The callee closes the
+     * channel, now or later. */
     void (*on_end)(struct pli_channel *ch, int code);
 };
 
 struct pli_channel {
-    struct pli_src src;
+    struct pli_src src; /* src.fd is the socket, -1: none */
     struct plait_ctx *ctx;
     const struct pli_channel_ops *ops;
-    uint8_t *in;              /* PLI_WIRE_HEAD + PLI_WIRE_MAX bytes, allocated at the first read, freed when empty */
+    uint8_t *in; /* PLI_WIRE_HEAD + PLI_WIRE_MAX bytes, allocated at the first read, freed when empty */
     size_t in_len;
     int fds[PLI_CHANNEL_FDS]; /* received, in order, not yet taken */
     int nfds;
-    struct pli_list out;      /* frames that the socket did not take yet, with duplicates of their descriptors */
+    struct pli_list out; /* frames that the socket did not take yet, with duplicates of their descriptors */
     size_t out_bytes;
-    bool ended;
+    bool ended; /* reads no further */
+    bool is_unix;
+    bool broken; /* writing has failed: nothing is sent any more */
+    bool *gone;  /* inside on_frame: set when the channel is closed or detached */
 };
 
-/* Takes fd over (sets O_NONBLOCK and FD_CLOEXEC) and reads from it. in/in_len: bytes that were read from it before, or NULL. */
-int pli_channel_open(struct pli_channel *ch, struct plait_ctx *ctx, int fd, const struct pli_channel_ops *ops);
-/* Encodes and sends, or queues, a frame. fds are borrowed (duplicated if queued). PLAIT_E_PEERDIED, PLAIT_E_NOMEM, PLAIT_E_INVAL; at most 1 MiB is
- * queued, more is PLAIT_E_PEERDIED (the peer does not read). After an error the channel still waits to be closed by its user. */
+/* Takes fd over (sets O_NONBLOCK and FD_CLOEXEC; closes it on error) and reads from it. ch: zero bytes, or a
+ * closed channel. PLAIT_E_INVAL, PLAIT_E_NOMEM, PLAIT_E_SYSTEM. */
+int pli_channel_open(struct pli_channel *ch, struct plait_ctx *ctx, int fd,
+                     const struct pli_channel_ops *ops);
+
+/* Encodes and sends, or queues, a frame. fds are borrowed (duplicated if queued). PLAIT_E_PEERDIED (also: the
+ * peer does not read and PLI_CHANNEL_OUT_MAX bytes wait), PLAIT_E_NOMEM, PLAIT_E_NOFILE, PLAIT_E_INVAL (a
+ * value over its limit, descriptors over TCP), PLAIT_E_SYSTEM. After an error the channel still waits to be
+ * closed by its user, and reads on: on_end may follow. */
 int pli_channel_send(struct pli_channel *ch, const struct pli_wire_msg *msg, const int *fds);
-/* Takes the socket away from the channel (for handing it to another context): returns the fd; queued output must be empty, received bytes beyond
- * the present frame must be none (PLAIT_E_PROTO). */
+
+/* Takes the socket away from the channel (for handing it to another context), and frees the rest as close
+ * does. Returns the fd; PLAIT_E_BUSY: output is queued; PLAIT_E_PROTO: bytes beyond the present frame have
+ * come. */
 int pli_channel_detach(struct pli_channel *ch);
-/* Closes the socket after trying to send what is queued (without blocking), frees buffers and descriptors. Idempotent. */
+
+/* Closes the socket after trying to send what is queued (without blocking), frees buffers and descriptors.
+ * Idempotent. In a child after fork it sends nothing. */
 void pli_channel_close(struct pli_channel *ch);
 
 #endif

@@ -8,8 +8,10 @@
 #include "util/err.h"
 
 static const char *const type_names[PLI_WIRE_TYPES] = {
-    NULL, "GREETING", "HELLO", "HELLO_ACK", "REFUSE", "TR_CONNECT", "TR_UP", "TR_CONTROL", "SESSION_OPEN",
-    "SESSION_ACCEPT", "SESSION_REJECT", "SESSION_CLOSE", "CONN_OPEN", "CONN_ACCEPT", "CONN_REFUSE", "BYE",
+    NULL,           "GREETING",       "HELLO",          "HELLO_ACK",
+    "REFUSE",       "TR_CONNECT",     "TR_UP",          "TR_CONTROL",
+    "SESSION_OPEN", "SESSION_ACCEPT", "SESSION_REJECT", "SESSION_CLOSE",
+    "CONN_OPEN",    "CONN_ACCEPT",    "CONN_REFUSE",    "BYE",
 };
 
 #define WINDOW_MAX 16384u
@@ -51,8 +53,8 @@ struct reader {
     int err;
 };
 
-__attribute__((format(printf, 3, 4), cold))
-static void bad(struct reader *r, const char *field, const char *fmt, ...)
+__attribute__((format(printf, 3, 4), cold)) static void bad(struct reader *r, const char *field,
+                                                            const char *fmt, ...)
 {
     char what[160];
     va_list ap;
@@ -180,7 +182,8 @@ static uint32_t get_version(struct reader *r)
     if (!r->err && version != PLI_WIRE_VERSION)
         r->err = pli_fail(PLAIT_E_VERSION,
                           "the peer speaks version %u of plait's protocol, this process version %u; use the "
-                          "same release on both sides", version, PLI_WIRE_VERSION);
+                          "same release on both sides",
+                          version, PLI_WIRE_VERSION);
     return version;
 }
 
@@ -312,7 +315,7 @@ static void parse_body(struct reader *r, struct pli_wire_msg *m)
 /* Frames of another version end here, whatever follows in them and however long they are. */
 static int check_version(const uint8_t *body, size_t len, unsigned type)
 {
-    struct reader r = { body, len, type, 0 };
+    struct reader r = {body, len, type, 0};
 
     if (type != PLI_WIRE_GREETING && type != PLI_WIRE_HELLO && type != PLI_WIRE_HELLO_ACK)
         return 0;
@@ -336,8 +339,10 @@ int pli_wire_parse(const void *buf, size_t len, struct pli_wire_msg *msg)
     type = le16(p + 4);
     nfds = le16(p + 6);
     if (type == 0 || type >= PLI_WIRE_TYPES)
-        return pli_fail(PLAIT_E_PROTO, "control message of unknown type %u and length %u; is the other side "
-                        "plait?", type, body);
+        return pli_fail(PLAIT_E_PROTO,
+                        "control message of unknown type %u and length %u; is the other side "
+                        "plait?",
+                        type, body);
     msg->type = (enum pli_wire_type)type;
     err = check_version(p + PLI_WIRE_HEAD, len - PLI_WIRE_HEAD < body ? len - PLI_WIRE_HEAD : body, type);
     if (err)
@@ -346,12 +351,14 @@ int pli_wire_parse(const void *buf, size_t len, struct pli_wire_msg *msg)
         return pli_fail(PLAIT_E_PROTO, "control message %s: field 'length': %u is over the limit of %u bytes",
                         pli_wire_type_name(type), body, PLI_WIRE_MAX);
     if (nfds > fds_max(type))
-        return pli_fail(PLAIT_E_PROTO, "control message %s: field 'nfds': %u descriptors, at most %u belong to "
-                        "it", pli_wire_type_name(type), nfds, fds_max(type));
+        return pli_fail(PLAIT_E_PROTO,
+                        "control message %s: field 'nfds': %u descriptors, at most %u "
+                        "belong to it",
+                        pli_wire_type_name(type), nfds, fds_max(type));
     if (len - PLI_WIRE_HEAD < body)
         return 0;
     msg->nfds = (uint16_t)nfds;
-    r = (struct reader){ p + PLI_WIRE_HEAD, body, type, 0 };
+    r = (struct reader){p + PLI_WIRE_HEAD, body, type, 0};
     parse_body(&r, msg);
     if (!r.err && r.left)
         r.err = pli_fail(PLAIT_E_PROTO, "control message %s: %zu bytes follow its last field",
@@ -436,7 +443,8 @@ static void put_bytes(struct writer *w, const char *field, const struct pli_wire
     put_raw(w, b->p, b->len);
 }
 
-/* A sentence: too long or with control characters it is mended, not refused: it only explains something worse. */
+/* A sentence: too long or with control characters it is mended, not refused; it only explains what is worse.
+ */
 static void put_text(struct writer *w, const struct pli_wire_bytes *b)
 {
     const uint8_t *text = b->p;
@@ -565,7 +573,7 @@ static void encode_body(struct writer *w, const struct pli_wire_msg *m)
 
 int pli_wire_encode(void *buf, size_t cap, const struct pli_wire_msg *msg)
 {
-    struct writer w = { buf, cap, 0, msg->type, 0 };
+    struct writer w = {buf, cap, 0, msg->type, 0};
     struct pli_wire_msg check;
     uint8_t *head = put(&w, PLI_WIRE_HEAD);
 

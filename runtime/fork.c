@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The registry of all contexts of the process, and what happens to them in the child of a fork. */
+#include "runtime/loop_priv.h"
+#include "runtime/place.h"
+
+#include <sched.h>
+#include <string.h>
+#include "runtime/handover.h"
+#include "util/err.h"
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct pli_list contexts = PLI_LIST_INIT(contexts);
+static unsigned count; /* of those that are not the parent's */
+static uint32_t last_id;
+static bool atfork_done;
+static unsigned cpus;            /* that the process may use: asked once, before plait pins a thread */
+static _Atomic bool crowded;     /* a hint: relaxed */
+
+void pli_registry_lock(void)
+{
+    pthread_mutex_lock(&mutex);
+}
+
+void pli_registry_unlock(void)
+{
+    pthread_mutex_unlock(&mutex);
+}
+
+static void before_fork(void)
+{
+    pli_registry_lock();
+    pli_place_lock();
+}
+
+static void in_parent(void)
+{
+    pli_place_unlock();
+    pli_registry_unlock();
+}
+
+/* The child of a fork has one thread and may be short of everything: only async-signal-safe calls here.
+ * The descriptors are closed now, not when (and if) the child destroys the context: a peer takes
+ * end-of-file for the death of a process. */
+static void in_child(void)
+{
+    struct pli_list *node;
+
+    pli_list_foreach(node, &contexts) {
+        struct plait_ctx *ctx = pli_container_of(node, struct plait_ctx, registry);
+
+        if (ctx->forked)
+            continue;
+        ctx->forked = true;
+        ctx->nhot = 0; /* shared mappings are gone: poll nothing */
+        pli_src_forked(ctx);
+        pli_handover_forked(ctx);
+    }
+    count = 0;
+    atomic_store_explicit(&crowded, false, memory_order_relaxed);
+    pli_membarrier_forked();
+    in_parent(); /* the same locks */
+}
+
+static unsigned count_cpus(void)
+{
+    size_t size = CPU_ALLOC_SIZE(8192); /* the kernel's largest */
+    cpu_set_t *set = CPU_ALLOC(8192);
+    int n = 0;
+
+    if (set && sched_getaffinity(0, size, set) == 0)
+        n = CPU_COUNT_S(size, set);
+    CPU_FREE(set);
+    return n > 0 ? (unsigned)n : UINT32_MAX; /* unknown: never crowded */
+}
+
+unsigned pli_registry_cpus(void)
+{
+    return cpus;
+}
+
+bool pli_registry_crowded(void)
+{
+    return atomic_load_explicit(&crowded, memory_order_relaxed);
+}
+
+static void change_count(int by)
+{
+    count += (unsigned)by;
+    if (!cpus)
+        cpus = count_cpus();
+    atomic_store_explicit(&crowded, count > cpus, memory_order_relaxed);
+}
+
+int pli_registry_add(struct plait_ctx *ctx)
+{
+    int err = 0;
+
+    pli_registry_lock();
+    if (!atfork_done)
+        err = pthread_atfork(before_fork, in_parent, in_child);
+    if (!err) {
+        atfork_done = true;
+        ctx->id = ++last_id;
+        change_count(1);
+        pli_list_push_back(&contexts, &ctx->registry);
+    }
+    pli_registry_unlock();
+    if (err)
+        return pli_fail(PLAIT_E_NOMEM, "pthread_atfork: %s", strerror(err));
+    return 0;
+}
+
+void pli_registry_del(struct plait_ctx *ctx)
+{
+    pli_registry_lock();
+    if (!ctx->forked)
+        change_count(-1);
+    pli_list_remove(&ctx->registry);
+    pli_registry_unlock();
+}

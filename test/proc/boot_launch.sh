@@ -83,6 +83,13 @@ with_mpi() { # with_mpi KIND PROGRAM
         echo "[SKIP] ${kind}_with_mpi: $(basename "$prog") is not built"
         return
     fi
+    case "$kind ${PLAIT_SANITIZERS:-}" in
+    "pmi1 "*thread*)
+        echo "[SKIP] ${kind}_with_mpi: MPICH's own MPI_Init crashes under ThreadSanitizer"
+        return ;;
+    esac
+    # they leave memory behind in modules that they have unloaded, which no suppression can name
+    local -x ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
     for mode in before after; do
         for n in 1 2 3 4 8; do
             good "$kind" $n "$prog" $mode
@@ -101,7 +108,16 @@ good none 1 "$bin/boot_prog" plain
 PMIX_RANK=0 PMIX_NAMESPACE=gone PMIX_SERVER_URI2='gone.0;tcp4://127.0.0.1:1' \
     verdict pmix_launcher_gone says "PLAIT_E_LAUNCHER .*PMIx" none 1 "$bin/boot_prog" error
 
-if [ -n "$openmpi" ]; then
+built_without_pmix() {
+    PMIX_RANK=0 PMIX_NAMESPACE=gone launch none 1 "$bin/boot_prog" error
+    grep -q 'built without PMIx' "$tmp/out"
+}
+
+if [ -n "$openmpi" ] && built_without_pmix; then
+    verdict pmix_not_built says "PLAIT_E_LAUNCHER .*built without PMIx.*PLAIT_JOB=none" \
+        pmix 2 "$bin/boot_prog" error
+    echo "[SKIP] pmix: this build has no PMIx"
+elif [ -n "$openmpi" ]; then
     without_mpi pmix
     verdict pmix_desert ends_badly pmix 2 "$bin/boot_prog" desert
     verdict pmix_taken_away says "PLAIT_E_LAUNCHER .*without PMIx.*PLAIT_JOB=none" \

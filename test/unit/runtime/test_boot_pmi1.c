@@ -22,6 +22,9 @@
 
 enum after { GO_ON, HANG_UP, SAY_NOTHING };
 
+/* Held while a request is served and while a test changes the answers. */
+static pthread_mutex_t srv_lock = PTHREAD_MUTEX_INITIALIZER;
+
 static struct {
     int fd;
     pthread_t thread;
@@ -161,6 +164,7 @@ static void *server(void *arg)
 {
     char line[4096];
     size_t n = 0;
+    bool go_on;
 
     (void)arg;
     while (n + 1 < sizeof line && recv(srv.fd, line + n, 1, 0) == 1) {
@@ -169,7 +173,10 @@ static void *server(void *arg)
             continue;
         line[n] = '\0';
         n = 0;
-        if (!serve(line))
+        pthread_mutex_lock(&srv_lock);
+        go_on = serve(line);
+        pthread_mutex_unlock(&srv_lock);
+        if (!go_on)
             break;
     }
     shutdown(srv.fd, SHUT_RDWR);
@@ -210,6 +217,14 @@ static void stop_server(void)
 }
 
 TestSuite(boot_pmi1, .init = setup, .timeout = 60);
+
+static void answer_with(const char *on, const char *answer)
+{
+    pthread_mutex_lock(&srv_lock);
+    srv.on = on;
+    srv.answer = answer;
+    pthread_mutex_unlock(&srv_lock);
+}
 
 static void expect_fail(int rc, int code, const char *word)
 {
@@ -625,11 +640,10 @@ Test(boot_pmi1, damaged_values)
     cr_assert_eq(pli_boot_put(b, "key", "ABCDEF", 6), 0);
     cr_assert_eq(pli_boot_fence(b, LONG_MS), 0);
     for (size_t i = 0; i < sizeof wrong_values / sizeof wrong_values[0]; i++) {
-        srv.answer = wrong_values[i];
-        srv.on = "cmd=get ";
+        answer_with("cmd=get ", wrong_values[i]);
         expect_fail(pli_boot_get(b, 1, "key", buf, sizeof buf, NULL, LONG_MS), PLAIT_E_LAUNCHER, "damaged");
     }
-    srv.on = NULL;
+    answer_with(NULL, NULL);
     cr_assert_eq(pli_boot_get(b, 1, "key", buf, sizeof buf, NULL, LONG_MS), 0, "%s", pli_err_text());
     cr_assert_eq(memcmp(buf, "ABCDEF", 6), 0);
     pli_boot_finalize(b);

@@ -3,7 +3,6 @@
 #include "runtime/loop_priv.h"
 #include "runtime/place.h"
 
-#include <sched.h>
 #include <string.h>
 #include "runtime/handover.h"
 #include "util/err.h"
@@ -61,18 +60,6 @@ static void in_child(void)
     in_parent(); /* the same locks */
 }
 
-static unsigned count_cpus(void)
-{
-    size_t size = CPU_ALLOC_SIZE(8192); /* the kernel's largest */
-    cpu_set_t *set = CPU_ALLOC(8192);
-    int n = 0;
-
-    if (set && sched_getaffinity(0, size, set) == 0)
-        n = CPU_COUNT_S(size, set);
-    CPU_FREE(set);
-    return n > 0 ? (unsigned)n : UINT32_MAX; /* unknown: never crowded */
-}
-
 unsigned pli_registry_cpus(void)
 {
     return cpus;
@@ -87,7 +74,7 @@ static void change_count(int by)
 {
     count += (unsigned)by;
     if (!cpus)
-        cpus = count_cpus();
+        cpus = pli_place_note_mask();
     atomic_store_explicit(&crowded, count > cpus, memory_order_relaxed);
 }
 

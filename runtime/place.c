@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "runtime/place.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include "util/err.h"
 
@@ -12,6 +13,32 @@ struct pli_pinned {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct pli_topo *topo;
 static unsigned *used; /* contexts on each PU, by its index in the topology */
+
+/* ---- the process's own affinity mask ---- */
+
+static cpu_set_t *process_mask; /* written once, before the first context */
+#define MASK_CPUS 8192          /* the kernel's largest */
+
+unsigned pli_place_note_mask(void)
+{
+    size_t size = CPU_ALLOC_SIZE(MASK_CPUS);
+    cpu_set_t *set = CPU_ALLOC(MASK_CPUS);
+
+    if (!set || sched_getaffinity(0, size, set) < 0) {
+        CPU_FREE(set);
+        return UINT32_MAX; /* unknown: never crowded */
+    }
+    process_mask = set;
+    return (unsigned)CPU_COUNT_S(size, set);
+}
+
+void pli_place_free_thread(void)
+{
+    if (process_mask) /* a failure leaves the thread where it is, which is only slower */
+        sched_setaffinity(0, CPU_ALLOC_SIZE(MASK_CPUS), process_mask);
+}
+
+/* ---- which cores are used ---- */
 
 void pli_place_lock(void)
 {

@@ -28,4 +28,11 @@ void pli_place_unpin(struct plait_ctx *ctx);
 void pli_place_lock(void);
 void pli_place_unlock(void);
 
+/* Remembers the calling thread's affinity as the process's; returns its number of CPUs. Once, before
+ * plait pins a thread. */
+unsigned pli_place_note_mask(void);
+/* Gives the calling thread that affinity: a new thread inherits the one core that its creator is pinned
+ * to, and would fight with a context that spins there. */
+void pli_place_free_thread(void);
+
 #endif

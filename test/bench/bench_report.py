@@ -140,12 +140,12 @@ def gnuplot_script(res, path, subtitle):
     peers = [n for n in names if n not in COLOURS]
     colours = dict(COLOURS, **{n: PEER_COLOURS[i % len(PEER_COLOURS)] for i, n in enumerate(peers)})
     panels = [t for t in res.tests if any(res.of(n, f) for n in names for f in figures_of(t))]
-    out = ["set terminal svg size %d,520 font 'sans-serif,12' background '#ffffff'" % (440 * len(panels)),
+    out = ["set terminal svg size %d,420 font 'sans-serif,12' background '#ffffff'" % (330 * (len(panels) + 1)),
            "set output '%s'" % path.replace("'", "''"),
            "set style data histogram", "set style histogram clustered gap 1",
            "set style fill solid 1 border rgb '#ffffff'", "set boxwidth 1", "set grid ytics lc rgb '#e0e0e0'",
            "set tics nomirror", "set border 3", "set datafile missing '-'",
-           "set multiplot layout 1,%d title \"%s\"" % (len(panels), subtitle.replace('"', "'"))]
+           "set multiplot layout 1,%d title \"%s\"" % (len(panels) + 1, subtitle.replace('"', "'"))]
     for test in panels:
         figures = [f for f in figures_of(test) if any(res.of(n, f) for n in names)]
         shown = [n for n in names if any(res.of(n, f) for f in figures)]
@@ -153,17 +153,26 @@ def gnuplot_script(res, path, subtitle):
         out.append(block + " << EOD")
         for f in figures:
             cells = [res.median(n, f) for n in shown]
-            out.append('"%s" %s' % (figure_name(f), " ".join(
+            out.append('"%s" %s' % (short_name(f), " ".join(
                 "-" if v is None else "%.4f" % (v * UNITS[test][1]) for v in cells)))
         out += ["EOD", "set title \"%s\"" % HEADINGS[test].replace(", ", "\\n", 1),
-                "set ylabel '%s'" % UNITS[test][0], "set logscale y", "set key top left",
-                "set yrange [%g:*]" % (0.5 * least_of(res, shown, figures) * UNITS[test][1])]
-        if test != panels[0]:
-            out.append("unset key")
+                "set ylabel '%s'" % UNITS[test][0], "set logscale y",
+                "set xlabel '%s'" % ("requests in flight" if test == "rpc" else "message size in bytes"),
+                "unset key", "set yrange [%g:*]" % (0.5 * least_of(res, shown, figures) * UNITS[test][1])]
         out.append("plot " + ", ".join(
             "%s using %d%s lc rgb '%s' title \"%s\"" % (block, i + 2, ":xtic(1)" if i == 0 else "", colours[n],
                                                         res.titles[n]) for i, n in enumerate(shown)))
-    return "\n".join(out + ["unset multiplot", ""])
+    # the last panel is the key alone
+    out += ["unset logscale", "unset border", "unset tics", "unset title", "unset xlabel", "unset ylabel",
+            "set xrange [0:1]", "set yrange [0:1]", "set key left center Left reverse samplen 2",
+            "plot " + ", ".join("NaN with boxes lc rgb '%s' title \"%s\"" % (colours[n], res.titles[n])
+                                for n in names), "unset multiplot", ""]
+    return "\n".join(out)
+
+
+def short_name(figure):
+    n = figure[1]
+    return "%dK" % (n // 1024) if n >= 1024 else str(n)
 
 
 def least_of(res, names, figures):

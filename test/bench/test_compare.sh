@@ -94,7 +94,7 @@ if command -v gnuplot >/dev/null; then
     path=$(dirname "$(command -v gnuplot)")
     compare 1 --replay "$dir/raw" --rounds 3 --svg "$dir/it's.svg"
     path=/nonexistent
-    expect svg "$dir/it's.svg" "<svg" "UCX tag" "Open MPI" "64 in flight"
+    expect svg "$dir/it's.svg" "<svg" "UCX tag" "Open MPI" "requests in flight"
 else
     echo "[SKIP] compare::svg: no gnuplot"
 fi

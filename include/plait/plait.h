@@ -12,5 +12,6 @@
 #include <plait/session.h>
 #include <plait/msg.h>
 #include <plait/job.h>
+#include <plait/topo.h>
 
 #endif

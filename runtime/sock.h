@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What connector and acceptor have in common about sockets. Any thread; errors as described. */
+#ifndef PLI_RUNTIME_SOCK_H
+#define PLI_RUNTIME_SOCK_H
+
+#include <netdb.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define PLI_DEAD_AFTER_S 10 /* a machine that does not answer for so long is taken for dead */
+
+#define PLI_SOCK_TEXT 96 /* bytes for pli_sock_text() */
+
+/* Small messages at once, and the death of the other machine noticed within PLI_DEAD_AFTER_S. Never fails: a
+ * kernel that does not know an option does without it. Never blocks. */
+void pli_sock_tune_tcp(int fd);
+
+/* "127.0.0.1:4711", "[::1]:4711", "a local socket". Never blocks. */
+const char *pli_sock_text(const struct sockaddr *addr, char *buf, size_t len);
+
+/* The address of an abstract AF_UNIX socket; name without the leading zero byte. Returns its length. Never
+ * blocks. */
+socklen_t pli_sock_abstract(struct sockaddr_un *addr, const void *name, size_t len);
+
+/* The TCP addresses of a host, in the order to try; the caller frees them with freeaddrinfo(). Blocks for the
+ * name service, unless host is a number, "localhost", or ends with ".invalid". passive: to bind; "" and "*"
+ * are every address then. PLAIT_E_RESOLVE, PLAIT_E_NOMEM, PLAIT_E_INVAL. */
+int pli_sock_resolve(const char *host, uint16_t port, bool passive, void (*block)(void),
+                     void (*unblock)(void), struct addrinfo **list);
+
+#endif

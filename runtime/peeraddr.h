@@ -123,7 +123,7 @@ struct pli_acceptor_opts {
  * it, sends GREETING to TCP clients, checks the user of AF_UNIX clients (REFUSE with PLAIT_E_PERM and a
  * sentence for a stranger), reads HELLO (bounded, with a time-out; REFUSE for another version; garbage is
  * dropped with a warning). PLAIT_E_RESOLVE, ADDRINUSE (names the address), UNREACHABLE (not an address of
- * this machine), PERM (a privileged port), NOFILE, NOMEM, SYSTEM. Out of descriptors in accept: warns once,
+ * this machine), NOFILE, NOMEM, SYSTEM. Out of descriptors in accept: warns once,
  * pauses accepting for 100 ms instead of spinning. Owner thread; blocks for the name service if uri->host is
  * a name other than localhost. */
 int pli_acceptor_open(struct pli_acceptor **a, struct plait_ctx *ctx, struct pli_uri *uri,

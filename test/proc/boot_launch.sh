@@ -104,6 +104,22 @@ with_mpi() { # with_mpi KIND PROGRAM
     done
 }
 
+# Two nodes: a remote shell that drops its options and the host's name, and stays here.
+cat >"$tmp/agent" <<'END'
+#!/bin/sh
+while [ "${1#-}" != "$1" ]; do shift; done
+shift
+exec sh -c "$*"
+END
+chmod +x "$tmp/agent"
+
+two_nodes() { # two_nodes EXPECTED COMMAND...
+    local want=$1
+    shift
+    timeout 120 "$@" >"$tmp/out" 2>&1 </dev/null &&
+        [ "$(grep '^rank .*;' "$tmp/out" | sort | tr -d '\n')" = "$want" ]
+}
+
 good none 1 "$bin/boot_prog" plain
 PMIX_RANK=0 PMIX_NAMESPACE=gone PMIX_SERVER_URI2='gone.0;tcp4://127.0.0.1:1' \
     verdict pmix_launcher_gone says "PLAIT_E_LAUNCHER .*PMIx" none 1 "$bin/boot_prog" error
@@ -122,6 +138,10 @@ elif [ -n "$openmpi" ]; then
     verdict pmix_desert ends_badly pmix 2 "$bin/boot_prog" desert
     verdict pmix_taken_away says "PLAIT_E_LAUNCHER .*without PMIx.*PLAIT_JOB=none" \
         pmix 2 env -u PMIX_RANK -u PMIX_NAMESPACE "$bin/boot_prog" error
+    verdict pmix_two_nodes two_nodes \
+        'rank 0 is with 0 1;rank 1 is with 0 1;rank 2 is with 2 3;rank 3 is with 2 3;' \
+        "$openmpi" --mca plm_rsh_agent "$tmp/agent" --bind-to none --host ha:2,hb:2 -n 4 \
+        "$bin/boot_prog" nodes 4 pmix
     with_mpi pmix "$bin/boot_openmpi"
 else
     echo "[SKIP] pmix: Open MPI's mpirun.openmpi is not installed"
@@ -131,6 +151,10 @@ if [ -n "$mpich" ]; then
     without_mpi pmi1
     verdict pmi1_taken_away says "PLAIT_E_LAUNCHER .*not an open file descriptor" \
         pmi1 2 bash -c 'exec {PMI_FD}>&-; exec "$@"' - "$bin/boot_prog" error
+    verdict pmi1_two_nodes two_nodes \
+        'rank 0 is with 0 1 3;rank 1 is with 0 1 3;rank 2 is with 2;rank 3 is with 0 1 3;' \
+        "$mpich" -launcher ssh -launcher-exec "$tmp/agent" -hosts ha:2,hb:1 -n 4 \
+        "$bin/boot_prog" nodes 4 pmi1
     with_mpi pmi1 "$bin/boot_mpich"
 else
     echo "[SKIP] pmi1: MPICH's mpiexec.mpich is not installed"

@@ -173,7 +173,8 @@ static void check_job_id(void)
 
 static void use(unsigned round)
 {
-    check_place();
+    if (strcmp(mode, "nodes") != 0)
+        check_place();
     ok(pli_boot_barrier(boot, WAIT_MS), "barrier");
     check_keys(round);
     check_gather(0, round);
@@ -293,6 +294,23 @@ static void mode_late(char **argv)
     leave();
 }
 
+/* The launcher takes the machine for several: prints which ranks it says share a node. */
+static void mode_nodes(char **argv)
+{
+    char line[256];
+    int n;
+
+    join(argv);
+    use(0);
+    n = snprintf(line, sizeof line, "rank %u is with", boot->rank);
+    expect(boot->local_ranks[boot->local_rank] == boot->rank, "this rank is not in its place on the node");
+    for (uint32_t i = 0; i < boot->local_size && n < 200; i++)
+        n += snprintf(line + n, sizeof line - (size_t)n, " %u", boot->local_ranks[i]);
+    printf("%s;\n", line);
+    fflush(stdout);
+    leave();
+}
+
 static void mode_fork(char **argv)
 {
     int status;
@@ -373,6 +391,7 @@ int main(int argc, char **argv)
         { "after", mode_after },   { "first", mode_first }, { "around", mode_around },
         { "late", mode_late },     { "fork", mode_fork },   { "timeout", mode_timeout },
         { "desert", mode_desert }, { "die", mode_die },     { "error", mode_error },
+        { "nodes", mode_nodes },
     };
 
     mode = argc > 1 ? argv[1] : "plain";

@@ -16,8 +16,18 @@
 static void clean(void)
 {
     static const char *const names[] = {
-        "PLAIT_JOB", "PMIX_RANK", "PMIX_NAMESPACE", "PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_PORT", "OMPI_COMM_WORLD_SIZE",
-        "SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS",
+        "PLAIT_JOB",
+        "PMIX_RANK",
+        "PMIX_NAMESPACE",
+        "PMI_FD",
+        "PMI_RANK",
+        "PMI_SIZE",
+        "PMI_PORT",
+        "OMPI_COMM_WORLD_SIZE",
+        "SLURM_STEP_ID",
+        "SLURM_STEPID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_NTASKS",
     };
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)

@@ -37,13 +37,19 @@ Test(boot_parse, pmi1_fields)
 Test(boot_parse, pmi1_refuses)
 {
     static const char *const bad[] = {
-        "cmd=x",                    /* no newline */
-        "\n", " \n",                /* nothing */
-        "cmd\n", "cmd=x rc\n",      /* no '=' */
-        "=x\n", "cmd=x =\n",        /* no key */
-        "rc=0 cmd=x\n",             /* cmd is not first */
-        "cmd=x rc=0 rc=1\n",        /* twice */
-        "cmd=x\tv=1\n", "cmd=x\r\n", "cmd=\x7f\n", "cmd=\xc3\xa4\n",
+        "cmd=x", /* no newline */
+        "\n",
+        " \n", /* nothing */
+        "cmd\n",
+        "cmd=x rc\n", /* no '=' */
+        "=x\n",
+        "cmd=x =\n",         /* no key */
+        "rc=0 cmd=x\n",      /* cmd is not first */
+        "cmd=x rc=0 rc=1\n", /* twice */
+        "cmd=x\tv=1\n",
+        "cmd=x\r\n",
+        "cmd=\x7f\n",
+        "cmd=\xc3\xa4\n",
         "cmd=x a=1 b=1 c=1 d=1 e=1 f=1 g=1 h=1 i=1 j=1 k=1 l=1 m=1 n=1 o=1 p=1\n",
     };
     char line[256] = "cmd=x\0y=z\n";
@@ -76,7 +82,8 @@ Test(boot_parse, pmi1_random_edits)
             line[len - 1] = '\n';
         if (pli_pmi1_parse(line, len, &msg, &why) == 0)
             for (unsigned i = 0; i < msg.n; i++)
-                cr_assert(msg.field[i].key >= line && msg.field[i].val + strlen(msg.field[i].val) < line + len);
+                cr_assert(msg.field[i].key >= line &&
+                          msg.field[i].val + strlen(msg.field[i].val) < line + len);
         free(line);
     }
 }
@@ -85,7 +92,8 @@ Test(boot_parse, pmi1_random_edits)
 
 Test(boot_parse, uint)
 {
-    static const char *const bad[] = { "", " 1", "1 ", "+1", "-1", "0x1", "a", "101", "4294967296", "99999999999999999999" };
+    static const char *const bad[] = { "",    " 1", "1 ",  "+1",         "-1",
+                                       "0x1", "a",  "101", "4294967296", "99999999999999999999" };
     uint32_t v = 7;
 
     cr_assert_eq(pli_boot_parse_uint("0", 100, &v), 0);
@@ -126,10 +134,27 @@ Test(boot_parse, mapping)
 Test(boot_parse, mapping_refuses)
 {
     static const char *const bad[] = {
-        "", "(", "vector", "(vector", "(vector)", "(vector,)", "(vector,(0,1,4)", "(vector,(0,1,4)))",
-        "(vector,(0,1,4)) x", "(vector,(0,1,4),)", "(vector,(0,1))", "(vector,(0,1,4,5))", "(vector,(0,0,4))",
-        "(vector,(0,1,0))", "(vector,(-1,1,4))", "(vector,(0,1,99999999999))", "(vector(0,1,4))", "(vec,(0,1,4))",
-        "(vector,(0,1,4),(0,1,x))", "()", "(vector,(,,))",
+        "",
+        "(",
+        "vector",
+        "(vector",
+        "(vector)",
+        "(vector,)",
+        "(vector,(0,1,4)",
+        "(vector,(0,1,4)))",
+        "(vector,(0,1,4)) x",
+        "(vector,(0,1,4),)",
+        "(vector,(0,1))",
+        "(vector,(0,1,4,5))",
+        "(vector,(0,0,4))",
+        "(vector,(0,1,0))",
+        "(vector,(-1,1,4))",
+        "(vector,(0,1,99999999999))",
+        "(vector(0,1,4))",
+        "(vec,(0,1,4))",
+        "(vector,(0,1,4),(0,1,x))",
+        "()",
+        "(vector,(,,))",
     };
     uint32_t node[8];
     const char *why;
@@ -153,8 +178,10 @@ static void check_ranks(const char *text, uint32_t size, uint32_t n_want, const 
 
 Test(boot_parse, ranks)
 {
-    static const char *const bad[] = { "", ",", "0,", ",0", "0,,1", "0 1", "8", "0-8", "3-1", "0-", "-1", "0,1,0",
-                                       "0-3,2", "x", "0;1", "0,99999999999999999999" };
+    static const char *const bad[] = { "",      ",",   "0,",  ",0",
+                                       "0,,1",  "0 1", "8",   "0-8",
+                                       "3-1",   "0-",  "-1",  "0,1,0",
+                                       "0-3,2", "x",   "0;1", "0,99999999999999999999" };
     uint32_t ranks[8], n;
     const char *why;
 
@@ -179,7 +206,8 @@ Test(boot_parse, b64_round_trip)
     for (size_t len = 0; len <= sizeof data; len++) {
         pli_boot_b64_encode(data, len, text);
         cr_assert_eq(strlen(text), pli_boot_b64_len(len));
-        cr_assert_eq(strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"), strlen(text));
+        cr_assert_eq(strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
+                     strlen(text));
         cr_assert_eq(pli_boot_b64_decode(text, back, len), (int)len);
         cr_assert_eq(memcmp(back, data, len), 0);
         if (len > 0)
@@ -189,7 +217,16 @@ Test(boot_parse, b64_round_trip)
 
 Test(boot_parse, b64_refuses)
 {
-    static const char *const bad[] = { "A", "AAAAA", "AA=", "AA==", "A A", "AB", "AAB", "+/", "A\xff" "AA" };
+    static const char *const bad[] = { "A",
+                                       "AAAAA",
+                                       "AA=",
+                                       "AA==",
+                                       "A A",
+                                       "AB",
+                                       "AAB",
+                                       "+/",
+                                       "A\xff"
+                                       "AA" };
     unsigned char out[16];
 
     cr_assert_eq(pli_boot_b64_decode("", out, 0), 0);

@@ -28,14 +28,14 @@ static pthread_mutex_t srv_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     int fd;
     pthread_t thread;
-    const char *vallen_max;     /* what get_maxes says */
-    const char *mapping;        /* NULL: no such key */
-    const char *on;             /* the request that goes wrong begins so; NULL: none */
-    const char *answer;         /* ... and gets this; NULL: the right answer */
-    size_t answer_len;          /* 0: strlen */
+    const char *vallen_max; /* what get_maxes says */
+    const char *mapping;    /* NULL: no such key */
+    const char *on;         /* the request that goes wrong begins so; NULL: none */
+    const char *answer;     /* ... and gets this; NULL: the right answer */
+    size_t answer_len;      /* 0: strlen */
     enum after after;
-    bool dribble;               /* answers come byte by byte */
-    bool other_host;            /* rank 1 gives other values than rank 0 */
+    bool dribble;    /* answers come byte by byte */
+    bool other_host; /* rank 1 gives other values than rank 0 */
     unsigned pairs, barriers, finalizes, longest_line, longest_value;
     struct {
         char key[64], value[1024];
@@ -80,7 +80,7 @@ static void add_mirrored(const char *key, const char *value)
     dash[-1] = '1';
     strcpy(changed, value);
     if (srv.other_host)
-        changed[strlen(changed) / 2] ^= 1;  /* 'A' and '@' differ so, and digits stay digits */
+        changed[strlen(changed) / 2] ^= 1; /* 'A' and '@' differ so, and digits stay digits */
     if (srv.other_host && strchr("@`[{:", changed[strlen(changed) / 2]))
         changed[strlen(changed) / 2] = 'B';
     add_pair(mirrored, changed);
@@ -123,7 +123,8 @@ static void do_request(const char *line)
     if (strncmp(line, "cmd=init ", 9) == 0) {
         reply_text("cmd=response_to_init pmi_version=1 pmi_subversion=1 rc=0\n");
     } else if (strcmp(line, "cmd=get_maxes\n") == 0) {
-        snprintf(text, sizeof text, "cmd=maxes kvsname_max=256 keylen_max=64 vallen_max=%s\n", srv.vallen_max);
+        snprintf(text, sizeof text, "cmd=maxes kvsname_max=256 keylen_max=64 vallen_max=%s\n",
+                 srv.vallen_max);
         reply_text(text);
     } else if (strcmp(line, "cmd=get_my_kvsname\n") == 0) {
         reply_text("cmd=my_kvsname kvsname=kvs_test\n");
@@ -228,7 +229,8 @@ static void answer_with(const char *on, const char *answer)
 
 static void expect_fail(int rc, int code, const char *word)
 {
-    cr_assert_eq(rc, code, "%s instead of %s: %s", plait_status_name(rc), plait_status_name(code), pli_err_text());
+    cr_assert_eq(rc, code, "%s instead of %s: %s", plait_status_name(rc), plait_status_name(code),
+                 pli_err_text());
     cr_assert(strstr(pli_err_text(), word), "'%s' does not say '%s'", pli_err_text(), word);
     cr_assert(strstr(pli_err_text(), "PMI"), "'%s' does not name the launcher", pli_err_text());
 }
@@ -286,7 +288,9 @@ static void put_and_get(struct pli_boot *b, size_t len)
 
 static void check_sizes(void)
 {
-    static const size_t sizes[] = { 0, 1, 2, 3, 44, 45, 46, 700, 720, 750, 765, 1023, 1024, 4096, 16383, 16384 };
+    static const size_t sizes[] = {
+        0, 1, 2, 3, 44, 45, 46, 700, 720, 750, 765, 1023, 1024, 4096, 16383, 16384
+    };
     struct pli_boot *b;
     char big[PLI_BOOT_VALUE_MAX + 1] = "";
 
@@ -469,8 +473,9 @@ Test(boot_pmi1, fork)
     child = fork();
     if (child == 0) {
         struct pli_boot *other;
-        bool ok = pli_boot_barrier(b, LONG_MS) == PLAIT_E_FORKED && pli_boot_put(b, "k", "x", 1) == PLAIT_E_FORKED &&
-                  pli_boot_finalize(b) == 0 && pli_boot_init(&other, LONG_MS) == PLAIT_E_FORKED;
+        bool ok = pli_boot_barrier(b, LONG_MS) == PLAIT_E_FORKED &&
+                  pli_boot_put(b, "k", "x", 1) == PLAIT_E_FORKED && pli_boot_finalize(b) == 0 &&
+                  pli_boot_init(&other, LONG_MS) == PLAIT_E_FORKED;
 
         _exit(ok ? 0 : 1);
     }
@@ -540,8 +545,8 @@ Test(boot_pmi1, launcher_goes_between_calls)
 Test(boot_pmi1, ranks_and_sizes)
 {
     static const char *const bad[][2] = {
-        { "0", "0" }, { "0", "-1" }, { "0", "two" }, { "0", "4194305" }, { "0", "99999999999999999999" }, { "2", "2" },
-        { "-1", "2" }, { "x", "2" }, { "", "2" }, { "0", "" },
+        { "0", "0" }, { "0", "-1" }, { "0", "two" }, { "0", "4194305" }, { "0", "99999999999999999999" },
+        { "2", "2" }, { "-1", "2" }, { "x", "2" },   { "", "2" },        { "0", "" },
     };
     struct pli_boot *b;
 
@@ -552,7 +557,7 @@ Test(boot_pmi1, ranks_and_sizes)
     }
 }
 
-#define MANY_X "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+#define MANY_X          "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 #define LONGER_THAN_256 MANY_X MANY_X MANY_X MANY_X "x"
 
 static char overlong[10000];
@@ -561,7 +566,7 @@ static const struct wrong {
     const char *on, *answer;
     size_t answer_len;
     enum after after;
-    const char *text;   /* what the error says */
+    const char *text; /* what the error says */
 } wrong[] = {
     { "cmd=init", NULL, 0, HANG_UP, "cmd=get_maxes: the launcher closed" },
     { "cmd=init", "", 0, HANG_UP, "cmd=init: the launcher closed" },
@@ -583,7 +588,8 @@ static const struct wrong {
     { "cmd=get_my_kvsname", "cmd=my_kvsname\n", 0, GO_ON, "name is missing" },
     { "cmd=get_my_kvsname", "cmd=my_kvsname kvsname=\n", 0, GO_ON, "name is missing" },
     { "cmd=get_my_kvsname", "cmd=my_kvsname kvsname=" LONGER_THAN_256 "\n", 0, GO_ON, "longer than 256" },
-    { "cmd=get ", "cmd=get_result rc=0 msg=success value=(vector,(0,0,1))\n", 0, GO_ON, "PMI_process_mapping" },
+    { "cmd=get ", "cmd=get_result rc=0 msg=success value=(vector,(0,0,1))\n", 0, GO_ON,
+      "PMI_process_mapping" },
     { "cmd=get ", "cmd=get_result rc=0 msg=success value=(vector\n", 0, GO_ON, "PMI_process_mapping" },
     { "cmd=get ", "cmd=barrier_out\n", 0, GO_ON, "'barrier_out'" },
 };

@@ -70,11 +70,18 @@ begin() {
     echo "${bold}[$step/$steps] $*${std}"
 }
 
+# what_failed LOG: its first errors, which a parallel make may have buried, and its end
+what_failed() {
+    grep -nE -A 5 'error:|undefined reference|ERROR' "$1" | head -n 25
+    echo ...
+    tail -n 12 "$1"
+}
+
 # must NAME CMD...: run_logged, and the end if it fails
 must() {
     local name=$1
     run_logged "$@" && return
-    tail -n 30 "$logs/$name.log"
+    what_failed "$logs/$name.log"
     die "failed: $2 (whole output: $logs/$name.log)"
 }
 

@@ -41,7 +41,8 @@ struct pli_boot {
     uint32_t local_size;            /* how many ranks of the job run on this node, this one included */
     const uint32_t *local_ranks;    /* those ranks, ascending */
     char job_id[320];               /* the launcher's name of the job (PMIx namespace, PMI kvsname): equal in
-                                     * all ranks, different from that of other jobs alive at the same time */
+                                     * all ranks. Neither secret nor unique for sure: Open MPI's is a small
+                                     * number made of host and pid */
     /* ---- */
     const struct pli_boot_ops *ops;
     struct pli_boot_kv *own;        /* what this rank has put */

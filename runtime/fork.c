@@ -4,6 +4,7 @@
 #include "runtime/place.h"
 
 #include <string.h>
+#include "runtime/conn.h"
 #include "runtime/handover.h"
 #include "util/err.h"
 
@@ -27,6 +28,7 @@ void pli_registry_unlock(void)
 
 static void before_fork(void)
 {
+    pli_session_lock();
     pli_registry_lock();
     pli_place_lock();
 }
@@ -35,6 +37,7 @@ static void in_parent(void)
 {
     pli_place_unlock();
     pli_registry_unlock();
+    pli_session_unlock();
 }
 
 /* The child of a fork has one thread and may be short of everything: only async-signal-safe calls here.
@@ -95,6 +98,19 @@ int pli_registry_add(struct plait_ctx *ctx)
     if (err)
         return pli_fail(PLAIT_E_NOMEM, "pthread_atfork: %s", strerror(err));
     return 0;
+}
+
+struct plait_ctx *pli_registry_find(uint32_t id)
+{
+    struct pli_list *node;
+
+    pli_list_foreach(node, &contexts) {
+        struct plait_ctx *ctx = pli_container_of(node, struct plait_ctx, registry);
+
+        if (ctx->id == id && !ctx->forked)
+            return ctx;
+    }
+    return NULL;
 }
 
 void pli_registry_del(struct plait_ctx *ctx)

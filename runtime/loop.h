@@ -41,10 +41,11 @@ struct pli_timer {
 };
 
 /* Work posted by another thread. Embedded, so posting cannot fail; may be freed by its fn. An item may
- * be posted again only after its fn has started. plait_ctx_destroy() forgets what has not run. */
+ * be posted again only after its fn has started. plait_ctx_destroy() calls drop for what has not run. */
 struct pli_post {
     struct pli_mpsc_node node;
     void (*fn)(struct pli_post *post);
+    void (*drop)(struct pli_post *post); /* instead of fn when the context is destroyed first; may be NULL */
 };
 
 /* Work at the end of the present pass (or of the next, outside one): flushes, deferred frees. */

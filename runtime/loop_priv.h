@@ -76,6 +76,8 @@ int pli_registry_add(struct plait_ctx *ctx);
 void pli_registry_del(struct plait_ctx *ctx);
 /* Does the process have more contexts than it may use CPUs? Any thread; one load. */
 bool pli_registry_crowded(void);
+/* The context with this number, or NULL. With the lock held: it lives as long as that. */
+struct plait_ctx *pli_registry_find(uint32_t id);
 /* How many CPUs it may use, as of the first context. Any thread, while a context exists. */
 unsigned pli_registry_cpus(void);
 /* Serialises changes of the contexts' lists of sources against fork(). Any thread; blocks for a moment. */

@@ -79,6 +79,11 @@ static void run_call(struct pli_post *post)
     fn(arg);
 }
 
+static void drop_call(struct pli_post *post)
+{
+    free(pli_container_of(post, struct call, post));
+}
+
 int plait_ctx_post(struct plait_ctx *ctx, void (*fn)(void *arg), void *arg)
 {
     struct call *c;
@@ -91,6 +96,7 @@ int plait_ctx_post(struct plait_ctx *ctx, void (*fn)(void *arg), void *arg)
     if (!c)
         return pli_fail(PLAIT_E_NOMEM, "context '%s': no memory to post work", ctx->name);
     c->post.fn = run_call;
+    c->post.drop = drop_call;
     c->fn = fn;
     c->arg = arg;
     pli_ctx_post(ctx, &c->post);
@@ -104,7 +110,7 @@ void pli_posts_drop(struct plait_ctx *ctx)
     while ((node = pli_mpsc_pop(&ctx->posts)) != NULL) {
         struct pli_post *post = pli_container_of(node, struct pli_post, node);
 
-        if (post->fn == run_call)
-            free(pli_container_of(post, struct call, post));
+        if (post->drop)
+            post->drop(post);
     }
 }

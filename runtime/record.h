@@ -29,7 +29,8 @@ enum pli_rec_type {
     PLI_REC_FIN = 7,     /* no new requests or one-way messages follow */
     PLI_REC_DONE = 8,    /* nothing at all follows */
     PLI_REC_ABORT = 9,   /* the connection ended at once; data: int32 code */
-    PLI_REC_LAST = 9,
+    PLI_REC_LINK = 10,   /* channel PLI_CHAN_LINK; data: a frame of wire.h (CONN_OPEN, CONN_ACCEPT, CONN_REFUSE), in order with the data */
+    PLI_REC_LAST = 10,
     PLI_REC_TRANSPORT = 0xf0, /* this and above: the transport's own, never delivered */
 };
 
@@ -38,6 +39,7 @@ enum pli_rec_type {
 #define PLI_RF_RECEIPT 0x04u /* ONEWAY: send a RECEIPT with this cookie */
 #define PLI_RF_ALL 0x07u
 
+#define PLI_CHAN_LINK 0xffffu /* the link itself */
 #define PLI_REC_HEAD 16u /* bytes of w0 and w1 */
 
 static inline uint32_t pli_rec_meta(enum pli_rec_type type, uint32_t flags, uint32_t hdr_len)

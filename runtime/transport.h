@@ -3,7 +3,7 @@
  * context. Implemented by shm/, fabric/ and the tests' sim; used by runtime/ and the conformance suite.
  *
  * Everything is called by the one thread that owns the link's context; nothing blocks. A transport never calls
- * upcalls from inside send, reserve, commit, abandon, flush, release or park: only from poll and control. An upcall may call
+ * upcalls from inside send, reserve, commit, abandon, flush, release or park, but for send_control: only from poll and control. An upcall may call
  * send, reserve/commit, flush, hold and release of the same link, and may mark the link for destruction, but destroy
  * itself is called only outside poll and control. */
 #ifndef PLI_RUNTIME_TRANSPORT_H
@@ -34,8 +34,11 @@ struct pli_tr_up {
     void (*failed)(void *owner, int code, const char *text);
 };
 
+struct pli_topo;
+
 /* What a new link needs to know. */
 struct pli_tr_env {
+    const struct pli_topo *topo; /* to bind memory with, NULL: do not */
     int local_node;       /* NUMA node of this context, -1 unknown */
     int peer_node;        /* of the peer's context: where the pages that it polls should be */
     bool peer_membarrier; /* the peer pays for its sleep with membarrier(2); if not, every publication needs a fence */

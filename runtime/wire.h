@@ -32,7 +32,7 @@ enum pli_wire_type {
     PLI_WIRE_SESSION_ACCEPT, /* server */
     PLI_WIRE_SESSION_REJECT, /* server */
     PLI_WIRE_SESSION_CLOSE,  /* client: given up before or after its connections */
-    PLI_WIRE_CONN_OPEN,      /* client, on the link that will carry it */
+    PLI_WIRE_CONN_OPEN,      /* client, in a LINK record of the link that will carry it; so are the next two */
     PLI_WIRE_CONN_ACCEPT,    /* server */
     PLI_WIRE_CONN_REFUSE,    /* server */
     PLI_WIRE_BYE,            /* either: the link is closed on purpose; code and sentence */

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Sessions, connections and messages, inside the library. A connection belongs to its context's thread; of a session, what
+ * says "any thread" is atomic, the rest belongs to the lead context's. */
+#ifndef PLI_RUNTIME_CONN_H
+#define PLI_RUNTIME_CONN_H
+
+#include <stdatomic.h>
+#include "plait/msg.h"
+#include "plait/session.h"
+#include "runtime/link.h"
+
+/* ---- requests and receipts that are awaited ---- */
+
+enum pli_req_kind { PLI_REQ_FREE, PLI_REQ_REPLY, PLI_REQ_DONE, PLI_REQ_FORGOTTEN };
+
+struct pli_req_timer;
+
+/* An entry of a connection's table. Its number on the wire (cookie) is index | generation << 16. */
+struct pli_req {
+    union {
+        plait_reply_fn on_reply;
+        plait_done_fn on_done;
+    };
+    void *arg;
+    struct pli_req_timer *timer;
+    uint32_t cookie;
+    uint32_t seq;       /* order of sending, for completion in order at the end */
+    uint16_t next_free; /* index */
+    uint8_t kind;       /* enum pli_req_kind */
+};
+
+#define PLI_REQ_NONE 0xffffu /* end of the free list; also the most entries */
+
+/* ---- messages ---- */
+
+/* A message that waits for space in the ring. */
+struct pli_txmsg {
+    struct pli_list node;
+    uint32_t meta;       /* type and flags as for a record of one piece */
+    uint32_t hdr_len;
+    uint64_t cookie;
+    uint32_t chan;       /* the peer's channel, or PLI_CHAN_LINK */
+    const uint8_t *hdr, *data; /* into copy, or the user's (PLAIT_NOCOPY) */
+    size_t len, sent;    /* bytes of data */
+    bool started;        /* its first part is on the way */
+    uint8_t copy[];
+};
+
+#define PLI_MSG_REPLIED 0x01u
+#define PLI_MSG_HELD 0x02u
+#define PLI_MSG_IN_PLACE 0x04u /* held in the transport's memory under token */
+#define PLI_MSG_RECEIPT 0x08u  /* a receipt is owed */
+#define PLI_MSG_REFUSED 0x10u
+#define PLI_MSG_COUNTED 0x20u  /* its credit has been counted already */
+
+/* A received message. */
+struct pli_msg {
+    struct plait_msg pub;
+    uint32_t flags;
+    uint32_t cookie;
+    uint32_t token;
+    void *buf;            /* owned memory behind pub.data, or NULL */
+    struct pli_list node; /* link->held, if in place */
+};
+
+/* A message that is coming in parts. */
+struct pli_asm {
+    uint8_t *buf;         /* NULL: none. header part padded to 8, then the data */
+    uint32_t meta;
+    uint32_t hdr_len, total, got;
+    uint64_t cookie;
+};
+
+/* ---- connections ---- */
+
+struct plait_conn {
+    /* hot: sending */
+    struct pli_tr *tr;
+    uint32_t tx_seq;      /* messages accepted (requests and one-way) */
+    uint32_t tx_limit;    /* no more than this many; equal to tx_seq while nothing may be sent */
+    uint32_t small_max;   /* bytes of data that surely fit one record of an own send */
+    uint16_t peer_chan;
+    uint16_t chan;
+    uint32_t rx_released; /* messages released here: the credit */
+    uint32_t rx_credited; /* of these, as last told */
+    struct plait_ctx *ctx;
+    /* hot: receiving */
+    const struct plait_conn_ops *ops;
+    void *arg;
+    uint32_t state;       /* enum pli_conn_state */
+    uint32_t tx_released; /* messages released by the peer */
+    uint32_t window;      /* of the peer's messages */
+    uint32_t credit_step; /* tell at the latest after this many */
+    struct pli_link *link;
+    uint32_t rx_owed;     /* requests not yet replied to */
+    uint32_t npending;    /* entries in use in reqs, forgotten ones too */
+    struct pli_req *reqs;
+    uint16_t req_free;    /* first free entry, PLI_REQ_NONE */
+    uint16_t nreqs;
+    bool blocked;         /* a send returned AGAIN: on_writable is owed */
+    bool credit_due;
+
+    struct pli_asm in;
+    struct pli_list txq;       /* struct pli_txmsg */
+    struct pli_list queued;    /* link->queued, if txq is not empty */
+    struct pli_list blocked_on;/* link->blocked */
+    uint32_t ntxq;
+    uint32_t peer_window;
+    uint32_t peer_max_msg, max_msg;
+    uint64_t sent, received;
+    bool reserving, reserved_request;
+    bool in_table;             /* has a channel number */
+    bool zombie_due;           /* CONN_OPEN has been sent: keep the number when it ends before the answer */
+
+    struct plait_session *session;
+    unsigned index;
+    struct pli_link_wait wait; /* client: for the link */
+    bool waiting;
+    uint32_t portal;           /* client: the context to go to, 0: the listener's */
+    struct pli_timer linger;
+    struct pli_defer quiet;    /* look whether it is quiet */
+    struct pli_defer gone;     /* drops the connection's reference on its session, when no frame of it is on the stack */
+    struct pli_post post_open, post_close, post_abort;
+    _Atomic uint32_t post_flags; /* which of the posts are on their way, so that each is posted once */
+    _Atomic uint32_t public_state; /* 0 opening, 1 open, 2 closed: for other threads */
+    void *user;
+    int end_code;
+    struct pli_link *held_link;  /* the link, also after the end, for messages held in place */
+};
+
+/* ---- sessions ---- */
+
+struct plait_session {
+    _Atomic uint32_t refs;
+    struct plait_ctx *lead;
+    enum pli_session_state state;
+    bool server;
+    bool muted;                /* released by its user: no more callbacks of the session */
+    uint8_t sid[PLI_ID_LEN];
+    uint8_t peer_incarnation[PLI_ID_LEN];
+    const struct plait_session_ops *ops;
+    const struct plait_conn_ops *conn_ops;
+    void *arg;
+    uint32_t window, max_msg, open_timeout_ms, linger_ms;
+    char *uri;                 /* client: as given; server: the resource */
+    char *resource;
+    void *data;                /* client's private data until it is sent */
+    size_t data_len;
+    struct pli_link_key key;   /* client */
+    struct pli_link *link;     /* the lead link, NULL when it is lost */
+    struct pli_link_wait wait;
+    bool waiting;
+    struct pli_list node;      /* link->sessions */
+    struct pli_ctx_obj obj;
+    struct pli_timer timer;    /* opening */
+    struct plait_listener *listener; /* server, while ASKED */
+    struct pli_list asked;     /* listener->asked */
+    struct pli_list global;    /* service.c's table by sid */
+    struct plait_ctx **ctxs;   /* client: one for each connection */
+    struct plait_ctx **portals; /* server */
+    unsigned nportals;
+    struct plait_conn **conns; /* server: filled in as they come */
+    unsigned nconns;
+    _Atomic unsigned made, up, down; /* connections that exist, have opened, have ended; any thread */
+    _Atomic int first_code;    /* the first connection that failed: why. Any thread */
+    _Atomic uint32_t closing;  /* no further connections. Any thread */
+    char first_text[512];      /* under pli_session_lock(), like first_code's first setting */
+    uint32_t listener_number;  /* server */
+    bool released;             /* client: plait_session_release() of the last user; under pli_session_lock() */
+    bool lead_gone;            /* the lead context was destroyed; under pli_session_lock() */
+    bool asked_peer;           /* client: SESSION_OPEN has been sent */
+    bool peer_left;            /* server: SESSION_CLOSE came, or the lead link is lost */
+    int abort_code;            /* what its connections end with */
+    char abort_text[512];
+    struct pli_defer gone;     /* drops the session's own reference */
+    struct pli_post post_check; /* to the lead: count again */
+    _Atomic uint32_t check_posted;
+    struct pli_post post_release;
+    struct plait_reason why;
+    char why_text[512];
+    void *why_data;
+    int rank;
+    uid_t uid;
+    gid_t gid;
+    pid_t pid;
+};
+
+/* session.c */
+
+/* One lock for what several contexts look at: cold paths only (a connection's end, posts between contexts, the table of
+ * sessions). Never held while a callback runs. */
+void pli_session_lock(void);
+void pli_session_unlock(void);
+struct plait_session *pli_session_new(struct plait_ctx *lead, unsigned nconns);
+int pli_session_set_opts(struct plait_session *s, const struct plait_session_opts *opts);
+int pli_session_opts_check(const struct plait_session_opts *opts);
+void pli_session_ref(struct plait_session *s);
+void pli_session_unref(struct plait_session *s);
+/* plait_session_open() to a rank of the job, -1: to anybody. */
+int pli_session_open_rank(struct plait_session **out, struct plait_ctx *ctx, const char *uri,
+                          const struct plait_session_opts *opts, int rank);
+/* Runs an event through the table. Lead thread. */
+int pli_session_event(struct plait_session *s, enum pli_session_event event, int code, const char *text);
+/* A connection has opened or ended: count, on the lead context. Any thread. */
+void pli_session_check(struct plait_session *s);
+/* The same, when one has ended: with why. */
+void pli_session_conn_ended(struct plait_conn *c, int code, const char *text);
+/* Frames on a link. */
+int pli_session_frame(struct pli_link *link, const struct pli_wire_msg *msg);
+/* The lead link of these sessions is lost. */
+void pli_session_link_lost(struct pli_link *link, int code, const char *text);
+struct plait_session *pli_session_by_sid(struct pli_list *sessions, const uint8_t *sid);
+
+/* service.c */
+int pli_service_open_frame(struct pli_link *link, const struct pli_wire_msg *msg);
+int pli_service_answer(struct plait_session *s, int code, const char *text, const void *data, size_t len);
+void pli_service_forget(struct plait_session *s);
+void pli_service_session_ended(struct plait_session *s);
+/* CONN_OPEN: finds the session and makes the connection. Any server context's thread. */
+void pli_service_conn_open(struct pli_link *link, const struct pli_wire_msg *msg);
+
+/* conn.c */
+struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, unsigned index);
+void pli_conn_free(struct plait_conn *c);
+void pli_conn_start(struct plait_conn *c, const struct pli_link_key *key);
+int pli_conn_attach(struct plait_conn *c, struct pli_link *link, const struct pli_wire_msg *open);
+void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg);
+int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, const char *text);
+void pli_conn_quiet_later(struct plait_conn *c);
+void pli_conn_post_close(struct plait_conn *c);
+void pli_conn_post_abort(struct plait_conn *c);
+void pli_conn_post_open(struct plait_conn *c);
+int pli_conn_breach(struct plait_conn *c, const char *what);
+
+/* reqtable.c: awaited replies and receipts */
+int pli_req_alloc(struct plait_conn *c, enum pli_req_kind kind, uint32_t *index); /* PLAIT_E_NOMEM, PLAIT_E_AGAIN */
+void pli_req_free(struct plait_conn *c, uint32_t index);
+struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie); /* NULL: no such number is in use */
+int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_us);
+void pli_req_forget(struct plait_conn *c, const void *arg); /* the user of the request with this arg is gone; its reply may come */
+void pli_req_fail_all(struct plait_conn *c, int code);
+void pli_req_table_free(struct plait_conn *c);
+
+/* send.c */
+void pli_conn_update_limit(struct plait_conn *c);
+void pli_conn_update_small(struct plait_conn *c);
+int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const void *hdr, uint32_t hdr_len,
+                        const void *data, size_t len, bool more);
+void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status);
+void pli_conn_send_fin(struct plait_conn *c);
+void pli_conn_send_frame(struct plait_conn *c, const struct pli_wire_msg *msg); /* a LINK record, in order with the messages */
+void pli_conn_pump(struct plait_conn *c);
+void pli_conn_txq_drop(struct plait_conn *c);
+void pli_conn_credit_now(struct plait_conn *c);
+void pli_conn_unblock(struct plait_conn *c);
+
+/* recv.c */
+int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload);
+void pli_conn_asm_drop(struct plait_conn *c);
+void pli_msg_unplace_all(struct pli_link *link); /* copies what is held in place: the memory goes */
+
+#endif

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The job: what the launcher started, as contexts and sessions. The launcher's own protocols are in boot*.c. */
+#include "plait/job.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "runtime/boot.h"
+#include "runtime/conn.h"
+#include "runtime/job.h"
+#include "runtime/place.h"
+#include "util/err.h"
+#include "util/log.h"
+
+#define URI_LEN 256 /* bytes of an address in the exchange */
+
+struct plait_job {
+    struct plait_ctx *ctx;
+    bool own_ctx;
+    struct pli_boot *boot;
+    struct plait_listener *listener;
+    char (*uris)[URI_LEN];   /* by rank */
+    uint8_t *local;          /* by rank: on this node? */
+    int timeout_ms;
+};
+
+/* The job of this process, for sessions: which rank is the peer? Set before the listener opens. */
+static pthread_mutex_t current_mutex = PTHREAD_MUTEX_INITIALIZER;
+static char current_id[256];
+static int current_rank = -1;
+static bool current_taken;
+
+const char *pli_job_id(void)
+{
+    return current_id;
+}
+
+int pli_job_own_rank(void)
+{
+    return current_rank;
+}
+
+bool pli_job_is_own(const void *id, size_t len)
+{
+    return len > 0 && len == strlen(current_id) && memcmp(id, current_id, len) == 0;
+}
+
+static int take_current(const struct pli_boot *b)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&current_mutex);
+    if (current_taken) {
+        rc = pli_fail(PLAIT_E_BUSY, "this process is in a job already: close that plait_job first");
+    } else {
+        current_taken = true;
+        current_rank = (int)b->rank;
+        snprintf(current_id, sizeof current_id, "%.255s", b->job_id);
+    }
+    pthread_mutex_unlock(&current_mutex);
+    return rc;
+}
+
+static void give_current(void)
+{
+    pthread_mutex_lock(&current_mutex);
+    current_taken = false;
+    current_rank = -1;
+    current_id[0] = '\0';
+    pthread_mutex_unlock(&current_mutex);
+}
+
+/* ---- the context: a core that no other rank of the node gets ---- */
+
+/* Which ranks of this node may use the same CPUs as this one? They share them out among themselves. */
+static int count_sharers(const struct pli_boot *b, uint64_t mine, int timeout_ms, struct pli_place_opts *po)
+{
+    uint64_t *masks = calloc(b->size, sizeof *masks);
+    int rc;
+
+    if (!masks)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a job of %u ranks", b->size);
+    rc = pli_boot_allgather((struct pli_boot *)b, &mine, sizeof mine, masks, timeout_ms);
+    po->local_rank = (int)b->local_rank;
+    po->local_size = (int)b->local_size;
+    for (uint32_t i = 0; rc == 0 && i < b->local_size; i++) {
+        if (masks[b->local_ranks[i]] != mine)
+            continue;
+        po->share_rank += b->local_ranks[i] < b->rank;
+        po->share_size++;
+    }
+    free(masks);
+    return rc;
+}
+
+static int make_ctx(struct plait_job *job)
+{
+    struct plait_ctx_opts co = PLAIT_CTX_OPTS_INIT;
+    struct pli_place_opts po = PLI_PLACE_OPTS_INIT;
+    const struct pli_topo *topo = pli_place_topo();
+    struct pli_place place;
+    char name[32];
+    int rc;
+
+    /* every rank takes part in the exchange, also one that cannot read its topology */
+    rc = count_sharers(job->boot, topo ? pli_topo_mask_id(topo) : 0, job->timeout_ms, &po);
+    if (rc < 0)
+        return rc;
+    snprintf(name, sizeof name, "rank%u", job->boot->rank);
+    co.name = name;
+    po.contexts = 1;
+    if (topo && pli_topo_place(topo, &po, &place, 1) >= 1) {
+        co.cpu = place.pu;
+        if (place.oversubscribed)
+            co.spin_us = 0;
+    } else {
+        pli_warn("rank %u is not pinned: %s", job->boot->rank, pli_err_text());
+    }
+    rc = plait_ctx_create(&job->ctx, &co);
+    job->own_ctx = rc == 0;
+    return rc;
+}
+
+/* ---- addresses ---- */
+
+static int listen_here(struct plait_job *job, const struct plait_job_opts *opts)
+{
+    struct plait_listen_opts lo = PLAIT_LISTEN_OPTS_INIT;
+    /* a job within one node need not be seen from outside */
+    bool one_node = job->boot->local_size == job->boot->size;
+
+    lo.session = opts->session;
+    lo.on_session = opts->on_session;
+    return plait_listen(&job->listener, job->ctx, one_node ? "plait://127.0.0.1:0" : "plait://*:0", &lo);
+}
+
+/* The address as other nodes reach it: a listener on every address says "*". */
+static int public_uri(struct plait_job *job, char *uri)
+{
+    const char *own = plait_listener_uri(job->listener);
+    char host[128] = "127.0.0.1";
+    const char *port = strrchr(own, ':');
+
+    if (strstr(own, "//*") && gethostname(host, sizeof host - 1) < 0)
+        return pli_fail_errno("gethostname");
+    if ((size_t)snprintf(uri, URI_LEN, "plait://%s%s", host, port) >= URI_LEN)
+        return pli_fail(PLAIT_E_LAUNCHER, "the host name '%s' is too long to be exchanged", host);
+    return 0;
+}
+
+static int exchange_uris(struct plait_job *job)
+{
+    char mine[URI_LEN] = "";
+    int rc = public_uri(job, mine);
+
+    if (rc < 0)
+        return rc;
+    job->uris = calloc(job->boot->size, URI_LEN);
+    job->local = calloc(job->boot->size, 1);
+    if (!job->uris || !job->local)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for the addresses of %u ranks", job->boot->size);
+    for (uint32_t i = 0; i < job->boot->local_size; i++)
+        job->local[job->boot->local_ranks[i]] = 1;
+    rc = pli_boot_allgather(job->boot, mine, URI_LEN, job->uris, job->timeout_ms);
+    for (uint32_t i = 0; rc == 0 && i < job->boot->size; i++)
+        job->uris[i][URI_LEN - 1] = '\0';
+    return rc;
+}
+
+static void job_free(struct plait_job *job)
+{
+    free(job->uris);
+    free(job->local);
+    free(job);
+}
+
+int plait_job_open(struct plait_job **out, struct plait_ctx **ctx, const struct plait_job_opts *opts)
+{
+    static const struct plait_job_opts defaults = PLAIT_JOB_OPTS_INIT;
+    struct plait_job *job;
+    int rc;
+
+    if (!opts)
+        opts = &defaults;
+    if (opts->size != sizeof *opts)
+        return pli_fail(PLAIT_E_INVAL, "struct plait_job_opts has size %zu, not %zu: begin with PLAIT_JOB_OPTS_INIT", opts->size, sizeof *opts);
+    rc = *ctx ? pli_ctx_check(*ctx) : 0;
+    if (rc < 0)
+        return rc;
+    job = calloc(1, sizeof *job);
+    if (!job)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a job");
+    job->timeout_ms = (int)opts->timeout_ms;
+    job->ctx = *ctx;
+    rc = pli_boot_init(&job->boot, job->timeout_ms);
+    if (rc < 0)
+        goto err_free;
+    rc = take_current(job->boot);
+    if (rc < 0)
+        goto err_boot;
+    if (!job->ctx)
+        rc = make_ctx(job);
+    if (rc == 0)
+        rc = listen_here(job, opts);
+    if (rc == 0)
+        rc = exchange_uris(job);
+    if (rc < 0)
+        goto err_current;
+    *out = job;
+    *ctx = job->ctx;
+    return 0;
+
+err_current:
+    plait_listener_close(job->listener);
+    if (job->own_ctx)
+        plait_ctx_destroy(job->ctx);
+    give_current();
+err_boot:
+    pli_boot_finalize(job->boot);
+err_free:
+    job_free(job);
+    return rc;
+}
+
+int plait_job_close(struct plait_job *job)
+{
+    int rc;
+
+    if (!job)
+        return 0;
+    plait_listener_close(job->listener);
+    rc = pli_boot_finalize(job->boot);
+    give_current();
+    job_free(job);
+    return rc;
+}
+
+/* ---- who is there ---- */
+
+int plait_job_rank(const struct plait_job *job)
+{
+    return (int)job->boot->rank;
+}
+
+int plait_job_size(const struct plait_job *job)
+{
+    return (int)job->boot->size;
+}
+
+int plait_job_local_rank(const struct plait_job *job)
+{
+    return (int)job->boot->local_rank;
+}
+
+int plait_job_local_size(const struct plait_job *job)
+{
+    return (int)job->boot->local_size;
+}
+
+int plait_job_is_local(const struct plait_job *job, int rank)
+{
+    return rank >= 0 && rank < plait_job_size(job) && job->local[rank];
+}
+
+const char *plait_job_launcher(const struct plait_job *job)
+{
+    static const char *const names[] = { "none", "pmi1", "pmix" };
+
+    return names[job->boot->kind];
+}
+
+int plait_job_connect(struct plait_job *job, int rank, const struct plait_session_opts *opts, struct plait_session **s)
+{
+    if (rank < 0 || rank >= plait_job_size(job))
+        return pli_fail(PLAIT_E_NOTFOUND, "rank %d is not in this job of %d ranks", rank, plait_job_size(job));
+    return pli_session_open_rank(s, job->ctx, job->uris[rank], opts, rank);
+}
+
+/* ---- collective calls: the launcher's part blocks on a helper thread, the context goes on meanwhile, since another rank may need an
+ * answer from this one before it gets there ---- */
+
+struct collective {
+    struct plait_job *job;
+    const void *in;
+    void *out;
+    size_t len;
+    int rc;
+    bool done;
+    char text[512];
+};
+
+static void collective_run(void *arg)
+{
+    struct collective *c = arg;
+
+    if (c->out)
+        c->rc = pli_boot_allgather(c->job->boot, c->in, c->len, c->out, c->job->timeout_ms);
+    else
+        c->rc = pli_boot_barrier(c->job->boot, c->job->timeout_ms);
+    snprintf(c->text, sizeof c->text, "%s", pli_err_text());
+}
+
+static void collective_done(void *arg)
+{
+    ((struct collective *)arg)->done = true;
+}
+
+static bool is_done(void *arg)
+{
+    return ((struct collective *)arg)->done;
+}
+
+static int collective(struct collective *c)
+{
+    int rc = pli_ctx_check_blocking(c->job->ctx);
+
+    if (rc == 0)
+        rc = pli_helper_run(c->job->ctx, collective_run, collective_done, c);
+    if (rc < 0)
+        return rc;
+    /* the helper writes into c: there is no leaving before it is done; the launcher's own time-out bounds it */
+    while (!c->done) {
+        rc = pli_ctx_wait(c->job->ctx, is_done, c, PLI_CLOCK_NEVER);
+        if (rc < 0)
+            return rc;
+    }
+    return c->rc < 0 ? pli_fail(c->rc, "%s", c->text) : 0;
+}
+
+int plait_job_barrier(struct plait_job *job)
+{
+    struct collective c = { .job = job };
+
+    return plait_job_size(job) == 1 ? 0 : collective(&c);
+}
+
+int plait_job_allgather(struct plait_job *job, const void *in, size_t len, void *out)
+{
+    struct collective c = { .job = job, .in = in, .len = len, .out = out };
+
+    if (!len || len > PLI_BOOT_GATHER_MAX || !in || !out)
+        return pli_fail(PLAIT_E_INVAL, "an allgather of %zu bytes from each rank: 1 to %d are possible", len, PLI_BOOT_GATHER_MAX);
+    return collective(&c);
+}

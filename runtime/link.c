@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Links: the cache, set-up and end. */
+#include "runtime/link.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "runtime/conn.h"
+#include "runtime/place.h"
+#include "runtime/transports.h"
+#include "util/err.h"
+#include "util/log.h"
+
+#define DRAIN_MAX 1000000 /* records delivered after the peer's death: more than any ring holds */
+
+static void link_event(struct pli_link *link, enum pli_link_event event);
+static const struct pli_channel_ops channel_ops;
+
+/* ---- birth and end ---- */
+
+static void link_free(struct pli_link *link)
+{
+    struct pli_list *node;
+
+    pli_ctx_obj_del(&link->obj);
+    pli_list_remove(&link->node);
+    pli_timer_stop(link->ctx, &link->timer);
+    pli_defer_cancel(&link->down);
+    pli_defer_cancel(&link->reap);
+    pli_defer_cancel(&link->pump);
+    pli_defer_cancel(&link->ready);
+    if (link->connector)
+        pli_connector_cancel(link->connector);
+    if (link->ch_open)
+        pli_channel_close(&link->ch);
+    if (link->tr)
+        link->tr->ops->destroy(link->tr, link->ctx->forked);
+    while ((node = pli_list_pop_front(&link->ctl)) != NULL)
+        free(pli_container_of(node, struct pli_ctl_rec, node));
+    free(link->chans);
+    free(link);
+}
+
+/* Nobody uses a link that is down any more: at the end of the pass, since its poll may be running. */
+static void reap_fn(struct pli_defer *d)
+{
+    struct pli_link *link = pli_container_of(d, struct pli_link, reap);
+
+    if (link->state == PLI_LINK_DOWN && link->users == 0 && pli_list_is_empty(&link->held))
+        link_free(link);
+}
+
+static void say_goodbye(struct pli_link *link)
+{
+    struct pli_wire_msg msg = { .type = link->tr ? PLI_WIRE_BYE : PLI_WIRE_REFUSE };
+
+    /* the peer's own end needs no answer */
+    if (!link->ch_open || link->code == PLAIT_E_PEERDIED || link->ctx->forked)
+        return;
+    msg.end.code = link->code;
+    msg.end.text.p = link->text;
+    msg.end.text.len = (uint32_t)strnlen(link->text, PLI_WIRE_TEXT_MAX);
+    pli_channel_send(&link->ch, &msg, NULL);
+}
+
+/* What the peer published before it ended is delivered first. */
+static void drain(struct pli_link *link)
+{
+    int n, left = DRAIN_MAX;
+
+    if (link->code != PLAIT_E_PEERDIED && link->code != PLAIT_E_CLOSED && link->code != PLAIT_E_ABORTED)
+        return;
+    while (pli_link_is_up(link) && left > 0 && (n = link->tr->ops->poll(link->tr, 64)) > 0)
+        left -= n;
+}
+
+static void fail_waits(struct pli_link *link)
+{
+    struct pli_list *node;
+
+    while ((node = pli_list_pop_front(&link->waits)) != NULL) {
+        struct pli_link_wait *w = pli_container_of(node, struct pli_link_wait, node);
+
+        pli_fail(link->code, "%s", link->text);
+        w->fn(w, link->code);
+    }
+}
+
+static void fail_conns(struct pli_link *link)
+{
+    for (uint32_t i = 0; i < link->nchans; i++) {
+        struct plait_conn *c = link->chans[i];
+
+        if (c && c != &pli_conn_zombie)
+            pli_conn_event(c, PLI_CEV_FAIL, link->code, link->text);
+    }
+}
+
+static void link_down(struct pli_link *link)
+{
+    if (link->tr && pli_link_is_up(link)) {
+        drain(link);
+        pli_ctx_tr_del(link->ctx, link->tr, &link->wake_src);
+    }
+    say_goodbye(link);
+    link->state = PLI_LINK_DOWN;
+    pli_timer_stop(link->ctx, &link->timer);
+    if (link->connector) {
+        pli_connector_cancel(link->connector);
+        link->connector = NULL;
+    }
+    if (link->ch_open) {
+        pli_channel_close(&link->ch);
+        link->ch_open = false;
+    }
+    link->users++; /* not freed while these run */
+    fail_waits(link);
+    fail_conns(link);
+    pli_session_link_lost(link, link->code, link->text);
+    link->users--;
+    pli_ctx_defer(link->ctx, &link->reap);
+}
+
+static void down_fn(struct pli_defer *d)
+{
+    link_event(pli_container_of(d, struct pli_link, down), PLI_LEV_LOST);
+}
+
+void pli_link_fail(struct pli_link *link, int code, const char *text)
+{
+    if (link->state == PLI_LINK_DOWN || link->code)
+        return;
+    link->code = code ? code : PLAIT_E_CLOSED;
+    snprintf(link->text, sizeof link->text, "%s", text);
+    pli_ctx_defer(link->ctx, &link->down);
+}
+
+static void link_obj_destroy(struct pli_ctx_obj *obj, bool forked)
+{
+    struct pli_link *link = pli_container_of(obj, struct pli_link, obj);
+
+    if (!forked)
+        pli_msg_unplace_all(link);
+    if (link->state != PLI_LINK_DOWN) {
+        link->code = PLAIT_E_ABORTED;
+        snprintf(link->text, sizeof link->text, "the context was destroyed");
+        if (forked && link->tr && pli_link_is_up(link))
+            link->state = PLI_LINK_ATTACHING; /* neither drained nor polled */
+        link_down(link);
+    }
+    link_free(link);
+}
+
+static void timer_fn(struct pli_timer *t)
+{
+    struct pli_link *link = pli_container_of(t, struct pli_link, timer);
+    char text[256];
+
+    if (pli_link_is_up(link)) {
+        if (link->active && link->users == 0)
+            pli_link_fail(link, PLAIT_E_CLOSED, "the link was idle");
+        return;
+    }
+    snprintf(text, sizeof text, "%s did not finish the handshake within %llu ms (state %s)", link->who,
+             (unsigned long long)(PLI_LINK_HANDSHAKE_NS / 1000000), pli_link_state_name(link->state));
+    pli_link_fail(link, PLAIT_E_TIMEDOUT, text);
+}
+
+static void pump_fn(struct pli_defer *d)
+{
+    pli_link_pump(pli_container_of(d, struct pli_link, pump));
+}
+
+static void tell_waits(struct pli_link *link);
+
+static void ready_fn(struct pli_defer *d)
+{
+    tell_waits(pli_container_of(d, struct pli_link, ready));
+}
+
+static struct pli_link *link_new(struct plait_ctx *ctx)
+{
+    struct pli_link *link = calloc(1, sizeof *link);
+
+    if (!link)
+        return NULL;
+    link->ctx = ctx;
+    link->state = PLI_LINK_MEETING;
+    pli_list_init(&link->waits);
+    pli_list_init(&link->sessions);
+    pli_list_init(&link->queued);
+    pli_list_init(&link->blocked);
+    pli_list_init(&link->ctl);
+    pli_list_init(&link->held);
+    pli_timer_init(&link->timer, timer_fn);
+    pli_defer_init(&link->down, down_fn);
+    pli_defer_init(&link->reap, reap_fn);
+    pli_defer_init(&link->pump, pump_fn);
+    pli_defer_init(&link->ready, ready_fn);
+    pli_list_push_back(&ctx->links, &link->node);
+    pli_ctx_obj_add(ctx, &link->obj, link_obj_destroy);
+    return link;
+}
+
+void pli_link_ref(struct pli_link *link)
+{
+    if (link->users++ == 0 && pli_link_is_up(link))
+        pli_timer_stop(link->ctx, &link->timer);
+}
+
+void pli_link_put(struct pli_link *link)
+{
+    if (--link->users)
+        return;
+    if (link->state == PLI_LINK_DOWN)
+        pli_ctx_defer(link->ctx, &link->reap);
+    else if (!link->active)
+        return;
+    else if (pli_link_is_up(link))
+        pli_timer_start(link->ctx, &link->timer, pli_clock_now() + PLI_LINK_IDLE_NS);
+    else
+        pli_link_fail(link, PLAIT_E_CANCELED, "nobody waits for the link any more");
+}
+
+/* ---- handshake ---- */
+
+static void fill_self(const struct pli_link *link, struct pli_wire_peer *self)
+{
+    self->version = PLI_WIRE_VERSION;
+    self->features = pli_membarrier_available() ? PLI_FEATURE_MEMBARRIER : 0;
+    memcpy(self->incarnation, pli_incarnation(), PLI_ID_LEN);
+    memcpy(self->host, pli_host_id(), PLI_HOST_LEN);
+    self->ctx_id = link->ctx->id;
+    self->node = link->ctx->node;
+    self->pid = (int32_t)getpid();
+}
+
+static int make_transport(struct pli_link *link, const struct pli_transport *t)
+{
+    struct pli_tr_env env = {
+        .topo = link->ctx->node >= 0 ? pli_place_topo() : NULL,
+        .local_node = link->ctx->node,
+        .peer_node = link->peer.node,
+        .peer_membarrier = link->peer.features & PLI_FEATURE_MEMBARRIER,
+        .membarrier = pli_membarrier_available(),
+        .shm_bytes = &link->ctx->st.shm_bytes,
+        .kicks = &link->ctx->st.kicks_sent,
+        .bind_failures = &link->ctx->st.bind_failures,
+    };
+
+    return t->ops->create(&link->tr, &env, &pli_link_up_calls, link);
+}
+
+static int send_transport(struct pli_link *link, enum pli_wire_type type, const struct pli_transport *t)
+{
+    struct pli_wire_msg msg = { .type = type };
+    uint8_t blob[PLI_TR_BLOB_MAX];
+    int fds[PLI_TR_FDS_MAX], nfds = 0;
+    size_t len = 0;
+    struct pli_wire_bytes *b = type == PLI_WIRE_HELLO_ACK ? &msg.hello.blob : &msg.tr.blob;
+
+    link->tr->ops->describe(link->tr, blob, &len, fds, &nfds);
+    if (type == PLI_WIRE_HELLO_ACK) {
+        fill_self(link, &msg.hello.peer);
+        msg.hello.peer.transports = t->bit;
+        msg.hello.listener = link->listener;
+    }
+    b->p = blob;
+    b->len = (uint32_t)len;
+    msg.nfds = (uint16_t)nfds;
+    return pli_channel_send(&link->ch, &msg, fds);
+}
+
+static bool same_host(const struct pli_link *link)
+{
+    return link->is_unix && memcmp(link->peer.host, pli_host_id(), PLI_HOST_LEN) == 0;
+}
+
+/* client */
+static int do_hello(struct pli_link *link)
+{
+    struct pli_wire_msg msg = { .type = PLI_WIRE_HELLO };
+
+    fill_self(link, &msg.hello.peer);
+    msg.hello.peer.transports = pli_transport_mask(link->key.transports);
+    msg.hello.peer.target = link->key.target;
+    msg.hello.listener = link->listener;
+    return pli_channel_send(&link->ch, &msg, NULL);
+}
+
+/* server */
+static int do_ack(struct pli_link *link)
+{
+    const struct pli_transport *t = pli_transport_choose(pli_transport_mask(link->peer.transports), same_host(link));
+    int rc;
+
+    if (!t)
+        return PLAIT_E_NOTRANSPORT;
+    rc = make_transport(link, t);
+    return rc < 0 ? rc : send_transport(link, PLI_WIRE_HELLO_ACK, t);
+}
+
+static void fds_close(int *fds, int n)
+{
+    for (int i = 0; i < n; i++)
+        close(fds[i]);
+}
+
+/* client: HELLO_ACK came. Takes the descriptors over. */
+static int do_connect(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
+{
+    const struct pli_transport *t = NULL;
+    int rc;
+
+    if (msg->hello.peer.transports & pli_transport_mask(link->key.transports))
+        t = pli_transport_choose(msg->hello.peer.transports, same_host(link));
+    if (!t) {
+        fds_close(fds, msg->nfds);
+        return pli_fail(PLAIT_E_NOTRANSPORT, "%s chose a transport (0x%x) that this side cannot use", link->who,
+                        msg->hello.peer.transports);
+    }
+    rc = make_transport(link, t);
+    if (rc < 0) {
+        fds_close(fds, msg->nfds);
+        return rc;
+    }
+    rc = link->tr->ops->connect(link->tr, msg->hello.blob.p, msg->hello.blob.len, fds, msg->nfds);
+    return rc < 0 ? rc : send_transport(link, PLI_WIRE_TR_CONNECT, t);
+}
+
+/* server: TR_CONNECT came. Takes the descriptors over. */
+static int do_attach(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
+{
+    struct pli_wire_msg up = { .type = PLI_WIRE_TR_UP };
+    int rc = link->tr->ops->connect(link->tr, msg->tr.blob.p, msg->tr.blob.len, fds, msg->nfds);
+
+    return rc < 0 ? rc : pli_channel_send(&link->ch, &up, NULL);
+}
+
+static void tell_waits(struct pli_link *link)
+{
+    struct pli_list *node;
+
+    while (pli_link_is_up(link) && (node = pli_list_pop_front(&link->waits)) != NULL) {
+        struct pli_link_wait *w = pli_container_of(node, struct pli_link_wait, node);
+
+        w->fn(w, 0);
+    }
+}
+
+static void link_is_up(struct pli_link *link)
+{
+    int rc = pli_ctx_tr_add(link->ctx, link->tr, &link->wake_src);
+
+    if (rc < 0) {
+        link->state = PLI_LINK_ATTACHING;
+        pli_link_fail(link, rc, pli_err_text());
+        return;
+    }
+    pli_timer_stop(link->ctx, &link->timer);
+    if (link->active && link->users == 0)
+        pli_timer_start(link->ctx, &link->timer, pli_clock_now() + PLI_LINK_IDLE_NS);
+    tell_waits(link);
+}
+
+/* Runs an event without a message through the table. */
+static void link_event(struct pli_link *link, enum pli_link_event event)
+{
+    struct pli_step step = pli_link_step(link->state, event);
+    int rc = 0;
+
+    if (step.actions & PLI_LACT_DOWN) {
+        link_down(link);
+        return;
+    }
+    link->state = step.next;
+    if (step.actions & PLI_LACT_HELLO)
+        rc = do_hello(link);
+    if (step.actions & PLI_LACT_ACK)
+        rc = do_ack(link);
+    if (step.actions & PLI_LACT_UP)
+        link_is_up(link);
+    if (rc < 0)
+        pli_link_fail(link, rc, pli_err_text());
+}
+
+/* The same for a message of the peer. Takes descriptors over. */
+static int link_message(struct pli_link *link, enum pli_link_event event, const struct pli_wire_msg *msg, int *fds)
+{
+    struct pli_step step = pli_link_step(link->state, event);
+    int rc = 0;
+
+    /* the two that end ATTACHING belong to one side each */
+    if (step.actions & PLI_LACT_BREACH || (event == PLI_LEV_TR_CONNECT && link->active) ||
+        (event == PLI_LEV_TR_UP && !link->active)) {
+        fds_close(fds, msg->nfds);
+        return pli_link_breach(link, "%s while the link is %s", pli_wire_type_name(msg->type),
+                               pli_link_state_name(link->state));
+    }
+    link->state = step.next;
+    if (step.actions & PLI_LACT_CONNECT)
+        rc = do_connect(link, msg, fds);
+    if (step.actions & PLI_LACT_ATTACH)
+        rc = do_attach(link, msg, fds);
+    if (rc < 0) {
+        if (link->state == PLI_LINK_UP)
+            link->state = PLI_LINK_ATTACHING;
+        pli_link_fail(link, rc, pli_err_text());
+        return rc;
+    }
+    if (step.actions & PLI_LACT_UP)
+        link_is_up(link);
+    return 0;
+}
+
+/* ---- the control channel ---- */
+
+static void describe_peer(struct pli_link *link)
+{
+    snprintf(link->who, sizeof link->who, "peer process %d (uid %d)", link->pid ? (int)link->pid : link->peer.pid,
+             (int)link->uid);
+}
+
+static int on_end_frame(struct pli_link *link, const struct pli_wire_msg *msg)
+{
+    char text[512];
+    int code = msg->end.code < 0 ? msg->end.code : PLAIT_E_CLOSED;
+
+    snprintf(text, sizeof text, "%s %s: %.*s", link->who, msg->type == PLI_WIRE_BYE ? "closed the link" : "refused",
+             (int)msg->end.text.len, (const char *)msg->end.text.p);
+    pli_link_fail(link, code, text);
+    return code;
+}
+
+static int on_frame(struct pli_channel *ch, const struct pli_wire_msg *msg, int *fds)
+{
+    struct pli_link *link = pli_container_of(ch, struct pli_link, ch);
+    int rc;
+
+    if (link->code) { /* it is going down at the end of this pass */
+        fds_close(fds, msg->nfds);
+        return link->code;
+    }
+    switch (msg->type) {
+    case PLI_WIRE_HELLO_ACK:
+        link->peer = msg->hello.peer;
+        describe_peer(link);
+        return link_message(link, PLI_LEV_HELLO_ACK, msg, fds);
+    case PLI_WIRE_TR_CONNECT:
+        return link_message(link, PLI_LEV_TR_CONNECT, msg, fds);
+    case PLI_WIRE_TR_UP:
+        return link_message(link, PLI_LEV_TR_UP, msg, fds);
+    case PLI_WIRE_TR_CONTROL:
+        if (!pli_link_is_up(link)) {
+            fds_close(fds, msg->nfds);
+            return pli_link_breach(link, "TR_CONTROL before the link is up");
+        }
+        rc = link->tr->ops->control(link->tr, msg->tr.blob.p, msg->tr.blob.len, fds, msg->nfds);
+        if (rc < 0)
+            pli_link_fail(link, rc, pli_err_text());
+        return rc;
+    case PLI_WIRE_REFUSE:
+    case PLI_WIRE_BYE:
+        return on_end_frame(link, msg);
+    case PLI_WIRE_SESSION_OPEN:
+    case PLI_WIRE_SESSION_ACCEPT:
+    case PLI_WIRE_SESSION_REJECT:
+    case PLI_WIRE_SESSION_CLOSE:
+        if (!pli_link_is_up(link))
+            return pli_link_breach(link, "%s before the link is up", pli_wire_type_name(msg->type));
+        return pli_session_frame(link, msg);
+    default:
+        fds_close(fds, msg->nfds);
+        return pli_link_breach(link, "%s on an established control channel", pli_wire_type_name(msg->type));
+    }
+}
+
+static void on_end(struct pli_channel *ch, int code)
+{
+    struct pli_link *link = pli_container_of(ch, struct pli_link, ch);
+    char text[512];
+
+    if (code == PLAIT_E_PEERDIED)
+        snprintf(text, sizeof text, "%s ended: its control channel was closed by the system", link->who);
+    else
+        snprintf(text, sizeof text, "control channel to %s: %.380s", link->who, pli_err_text());
+    pli_link_fail(link, code, text);
+}
+
+static const struct pli_channel_ops channel_ops = { on_frame, on_end };
+
+/* ---- client ---- */
+
+static void met(struct pli_met *m, void *arg)
+{
+    struct pli_link *link = arg;
+    int rc;
+
+    link->connector = NULL;
+    if (m->code < 0) {
+        pli_link_fail(link, m->code, m->text);
+        return;
+    }
+    link->is_unix = m->is_unix;
+    link->listener = m->listener;
+    rc = pli_channel_open(&link->ch, link->ctx, m->fd, &channel_ops);
+    if (rc < 0) {
+        pli_link_fail(link, rc, pli_err_text());
+        return;
+    }
+    link->ch_open = true;
+    pli_timer_start(link->ctx, &link->timer, pli_clock_now() + PLI_LINK_HANDSHAKE_NS);
+    link_event(link, PLI_LEV_MET);
+}
+
+static bool same_key(const struct pli_link_key *a, const struct pli_link_key *b)
+{
+    return a->port == b->port && a->target == b->target && a->transports == b->transports && strcmp(a->host, b->host) == 0;
+}
+
+int pli_link_get(struct pli_link **out, struct plait_ctx *ctx, const struct pli_link_key *key, uint32_t timeout_ms)
+{
+    struct pli_list *node;
+    struct pli_link *link;
+    int rc;
+
+    pli_list_foreach(node, &ctx->links) {
+        link = pli_container_of(node, struct pli_link, node);
+        if (link->active && link->state != PLI_LINK_DOWN && !link->code && same_key(&link->key, key)) {
+            pli_link_ref(link);
+            *out = link;
+            return 0;
+        }
+    }
+    link = link_new(ctx);
+    if (!link)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a link to %s:%u", key->host, key->port);
+    link->active = true;
+    link->key = *key;
+    snprintf(link->who, sizeof link->who, "%.80s:%u", key->host, key->port);
+    rc = pli_connector_start(&link->connector, ctx, key->host, key->port, timeout_ms, met, link);
+    if (rc < 0) {
+        link->state = PLI_LINK_DOWN;
+        link_free(link);
+        return rc;
+    }
+    link->users = 1;
+    *out = link;
+    return 0;
+}
+
+void pli_link_wait(struct pli_link *link, struct pli_link_wait *w)
+{
+    pli_list_push_back(&link->waits, &w->node);
+    if (pli_link_is_up(link))
+        pli_ctx_defer(link->ctx, &link->ready);
+}
+
+void pli_link_unwait(struct pli_link_wait *w)
+{
+    pli_list_remove(&w->node);
+}
+
+/* ---- server ---- */
+
+int pli_link_accept(struct plait_ctx *ctx, struct pli_arrival *a)
+{
+    struct pli_link *link = link_new(ctx);
+    int rc;
+
+    if (!link) {
+        close(a->fd);
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a link");
+    }
+    link->is_unix = a->is_unix;
+    link->peer = a->peer;
+    link->listener = a->listener;
+    link->uid = a->uid;
+    link->gid = a->gid;
+    link->pid = a->pid;
+    describe_peer(link);
+    rc = pli_channel_open(&link->ch, ctx, a->fd, &channel_ops);
+    if (rc < 0) {
+        link->state = PLI_LINK_DOWN;
+        link_free(link);
+        return rc;
+    }
+    link->ch_open = true;
+    pli_timer_start(ctx, &link->timer, pli_clock_now() + PLI_LINK_HANDSHAKE_NS);
+    link_event(link, PLI_LEV_ARRIVED);
+    return 0;
+}

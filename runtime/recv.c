@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Receiving: records become messages, messages are delivered, held and released. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "runtime/conn.h"
+#include "util/err.h"
+
+#define ALIGN8(n) (((n) + 7u) & ~7u)
+
+int pli_conn_breach(struct plait_conn *c, const char *what)
+{
+    return pli_link_breach(c->link, "connection %u: %s", c->index, what);
+}
+
+/* ---- credit ---- */
+
+/* The peer has released some of our messages. */
+static __attribute__((noinline)) int credited(struct plait_conn *c, uint32_t delta)
+{
+    if (delta > c->tx_seq - c->tx_released)
+        return pli_conn_breach(c, "credit for messages that were never sent");
+    c->tx_released += delta;
+    if (c->state == PLI_CONN_OPEN && pli_list_is_empty(&c->txq)) {
+        c->tx_limit += delta;
+        if (__builtin_expect(c->blocked, 0) && !pli_list_is_on(&c->blocked_on))
+            pli_list_push_back(&c->link->blocked, &c->blocked_on);
+        if (__builtin_expect(c->blocked, 0))
+            pli_ctx_defer(c->ctx, &c->link->pump); /* not from here: a reply may be about to be delivered */
+    }
+    return 0;
+}
+
+static inline int take_credit(struct plait_conn *c, uint64_t w1)
+{
+    uint32_t delta = (pli_w1_credit(w1) - c->tx_released) & 0xffffu;
+
+    return __builtin_expect(delta != 0, 1) ? credited(c, delta) : 0;
+}
+
+static inline void release_credit(struct plait_conn *c)
+{
+    c->rx_released++;
+    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step, 0) && c->state != PLI_CONN_CLOSED)
+        pli_conn_credit_now(c);
+}
+
+/* ---- delivery ---- */
+
+/* The message's user is done with it. */
+static inline void finish(struct plait_conn *c, struct pli_msg *m)
+{
+    if (c->state == PLI_CONN_CLOSED)
+        return;
+    if (m->pub.kind == PLAIT_REQUEST && __builtin_expect(!(m->flags & PLI_MSG_REPLIED), 0))
+        plait_reply_error(&m->pub, PLAIT_E_NOREPLY);
+    else if (__builtin_expect(m->flags & PLI_MSG_RECEIPT, 0))
+        pli_conn_send_receipt(c, m->cookie, m->flags & PLI_MSG_REFUSED ? PLAIT_E_REFUSED : 0);
+    if (!(m->flags & PLI_MSG_COUNTED) && c->state != PLI_CONN_CLOSED) {
+        m->flags |= PLI_MSG_COUNTED;
+        release_credit(c);
+    }
+}
+
+/* Calls the user. m lies on the caller's stack; if it was held, a copy lives on and m must not be finished. */
+static inline void deliver(struct plait_conn *c, struct pli_msg *m)
+{
+    c->received++;
+    c->ctx->st.msgs_received++;
+    if (__builtin_expect(c->ops->on_message != NULL, 1))
+        c->ops->on_message(c, &m->pub, c->arg);
+    if (__builtin_expect(!(m->flags & PLI_MSG_HELD), 1)) {
+        finish(c, m);
+        if (__builtin_expect(m->buf != NULL, 0))
+            free(m->buf);
+    }
+}
+
+static void fill(struct pli_msg *m, struct plait_conn *c, const uint8_t *hdr, uint32_t hdr_len, const void *data,
+                 uint32_t len)
+{
+    m->pub.hdr = hdr_len ? hdr : NULL;
+    m->pub.hdr_len = hdr_len;
+    m->pub.data = len ? data : NULL;
+    m->pub.len = len;
+    m->pub.conn = c;
+}
+
+/* A request or one-way message is whole. */
+static inline int incoming(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data,
+                           uint32_t len, void *buf)
+{
+    struct pli_msg m;
+    bool is_request = pli_meta_type(meta) == PLI_REC_REQUEST;
+
+    fill(&m, c, hdr, pli_meta_hdr_len(meta), data, len);
+    m.buf = buf;
+    m.cookie = (uint32_t)cookie;
+    m.pub.kind = is_request ? PLAIT_REQUEST : PLAIT_ONEWAY;
+    m.flags = meta & PLI_RF_RECEIPT << 8 ? PLI_MSG_RECEIPT : 0;
+    c->rx_owed += is_request;
+    deliver(c, &m);
+    return 0;
+}
+
+/* A reply is whole. */
+static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, int status, const uint8_t *hdr, const void *data,
+                          uint32_t len, void *buf)
+{
+    struct pli_req *r = pli_req_find(c, (uint32_t)cookie);
+    struct pli_msg m;
+    plait_reply_fn fn;
+    void *arg;
+
+    if (__builtin_expect(!r || r->kind == PLI_REQ_DONE, 0)) {
+        free(buf);
+        return pli_conn_breach(c, "a reply to a request that is not outstanding");
+    }
+    fn = r->on_reply;
+    arg = r->arg;
+    if (__builtin_expect(r->kind == PLI_REQ_FORGOTTEN, 0))
+        fn = NULL;
+    pli_req_free(c, (uint32_t)cookie & 0xffffu);
+    if (__builtin_expect(c->state != PLI_CONN_OPEN, 0))
+        pli_conn_quiet_later(c);
+    fill(&m, c, hdr, pli_meta_hdr_len(meta), data, len);
+    m.buf = buf;
+    m.cookie = 0;
+    m.pub.kind = PLAIT_REPLY;
+    m.flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
+    c->received++;
+    c->ctx->st.msgs_received++;
+    if (__builtin_expect(fn != NULL, 1))
+        fn(status ? NULL : &m.pub, status, arg);
+    if (__builtin_expect(m.buf && !(m.flags & PLI_MSG_HELD), 0))
+        free(m.buf);
+    return 0;
+}
+
+static int receipt(struct plait_conn *c, uint64_t cookie)
+{
+    struct pli_req *r = pli_req_find(c, (uint32_t)cookie);
+    plait_done_fn fn;
+    void *arg;
+    int status = (int)(uint32_t)(cookie >> 32);
+
+    if (!r || r->kind != PLI_REQ_DONE)
+        return pli_conn_breach(c, "a receipt for a message that is not outstanding");
+    fn = r->on_done;
+    arg = r->arg;
+    pli_req_free(c, (uint32_t)cookie & 0xffffu);
+    if (c->state != PLI_CONN_OPEN)
+        pli_conn_quiet_later(c);
+    fn(status, arg);
+    return 0;
+}
+
+/* ---- long messages, in parts ---- */
+
+void pli_conn_asm_drop(struct plait_conn *c)
+{
+    free(c->in.buf);
+    c->in.buf = NULL;
+}
+
+static int asm_done(struct plait_conn *c)
+{
+    struct pli_asm in = c->in;
+    uint8_t *data = in.buf + ALIGN8(in.hdr_len);
+
+    c->in.buf = NULL;
+    if (pli_meta_type(in.meta) == PLI_REC_REPLY)
+        return replied(c, in.meta, in.cookie, 0, in.buf, data, in.total, in.buf);
+    return incoming(c, in.meta, in.cookie, in.buf, data, in.total, in.buf);
+}
+
+static int asm_start(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len)
+{
+    struct pli_asm *in = &c->in;
+    uint32_t hdr_len = pli_meta_hdr_len(meta), total = (uint32_t)(cookie >> 32);
+
+    if (in->buf)
+        return pli_conn_breach(c, "a long message inside another");
+    if (total <= len || total > c->max_msg)
+        return pli_conn_breach(c, "the total length of a long message");
+    in->buf = malloc(ALIGN8(hdr_len) + (size_t)total);
+    if (!in->buf) {
+        pli_link_fail(c->link, PLAIT_E_NOMEM, "no memory to receive a long message");
+        return PLAIT_E_NOMEM;
+    }
+    in->meta = meta & ~(PLI_RF_FRAG << 8);
+    in->hdr_len = hdr_len;
+    in->total = total;
+    in->got = len;
+    in->cookie = (uint32_t)cookie;
+    memcpy(in->buf, hdr, hdr_len);
+    memcpy(in->buf + ALIGN8(hdr_len), data, len);
+    return 0;
+}
+
+static int asm_more(struct plait_conn *c, const void *data, uint32_t len)
+{
+    struct pli_asm *in = &c->in;
+
+    if (!in->buf)
+        return pli_conn_breach(c, "a part without a beginning");
+    if (len > in->total - in->got || len == 0)
+        return pli_conn_breach(c, "the parts of a long message are longer than it");
+    memcpy(in->buf + ALIGN8(in->hdr_len) + in->got, data, len);
+    in->got += len;
+    return in->got == in->total ? asm_done(c) : 0;
+}
+
+/* ---- records ---- */
+
+static bool no_new_messages(const struct plait_conn *c)
+{
+    return c->state != PLI_CONN_OPEN && c->state != PLI_CONN_FIN_SENT;
+}
+
+static __attribute__((noinline)) int rx_rare(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie,
+                                             const uint8_t *p)
+{
+    uint32_t type = pli_meta_type(meta), len = pli_w1_len(w1), flags = pli_meta_flags(meta);
+    int32_t code = PLAIT_E_ABORTED;
+
+    if (flags & ~PLI_RF_ALL || (flags & PLI_RF_RECEIPT && type != PLI_REC_ONEWAY) || pli_meta_hdr_len(meta) > PLAIT_HDR_MAX)
+        return pli_conn_breach(c, "the flags or header length of a record");
+    if (flags & PLI_RF_FRAG) {
+        if (type > PLI_REC_REPLY || !(flags & PLI_RF_COOKIE))
+            return pli_conn_breach(c, "a long message of an unknown type");
+        return asm_start(c, meta, cookie, p, p + pli_meta_hdr_len(meta), len);
+    }
+    switch (type) {
+    case PLI_REC_FRAG:
+        return asm_more(c, p, len);
+    case PLI_REC_RECEIPT:
+        if (!(flags & PLI_RF_COOKIE))
+            return pli_conn_breach(c, "a receipt without a number");
+        return receipt(c, cookie);
+    case PLI_REC_CREDIT:
+        return 0;
+    case PLI_REC_FIN:
+        return pli_conn_event(c, PLI_CEV_RX_FIN, 0, NULL);
+    case PLI_REC_DONE:
+        return pli_conn_event(c, PLI_CEV_RX_DONE, 0, NULL);
+    case PLI_REC_ABORT:
+        if (len >= sizeof code)
+            memcpy(&code, p, sizeof code);
+        return pli_conn_event(c, PLI_CEV_RX_ABORT, code < 0 ? code : PLAIT_E_ABORTED, "the peer aborted the connection");
+    default:
+        return pli_conn_breach(c, "a record of unknown type");
+    }
+}
+
+static int rx_late(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const uint8_t *p);
+
+int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload)
+{
+    const uint8_t *p = payload;
+    uint32_t type = pli_meta_type(meta), len = pli_w1_len(w1);
+    uint32_t flags_type = meta & 0xffffu;
+    uint64_t cookie = 0;
+
+    if (take_credit(c, w1) < 0)
+        return PLAIT_E_PROTO;
+    if (meta & PLI_RF_COOKIE << 8) {
+        cookie = *(const volatile uint64_t *)payload; /* once: the peer could change it */
+        p += 8;
+    }
+    if (__builtin_expect(c->state != PLI_CONN_OPEN, 0))
+        return rx_late(c, meta, w1, cookie, p);
+    if (__builtin_expect(c->in.buf && type != PLI_REC_FRAG && type <= PLI_REC_REPLY, 0))
+        return pli_conn_breach(c, "a message inside a long one");
+    switch (flags_type) {
+    case PLI_REC_ONEWAY:
+    case PLI_REC_ONEWAY | PLI_RF_COOKIE << 8:
+    case PLI_REC_ONEWAY | (PLI_RF_COOKIE | PLI_RF_RECEIPT) << 8:
+    case PLI_REC_REQUEST | PLI_RF_COOKIE << 8:
+        if (__builtin_expect(meta >> 16 > PLAIT_HDR_MAX || len > c->max_msg, 0))
+            return pli_conn_breach(c, "a message over the maximum length");
+        incoming(c, meta, cookie, p, p + pli_meta_hdr_len(meta), len, NULL);
+        break;
+    case PLI_REC_REPLY | PLI_RF_COOKIE << 8:
+        if (__builtin_expect(meta >> 16 > PLAIT_HDR_MAX || len > c->max_msg, 0))
+            return pli_conn_breach(c, "a reply over the maximum length");
+        if (replied(c, meta, cookie, (int)(uint32_t)(cookie >> 32), p, p + pli_meta_hdr_len(meta), len, NULL) < 0)
+            return PLAIT_E_PROTO;
+        break;
+    default:
+        return rx_rare(c, meta, w1, cookie, p);
+    }
+    return 0;
+}
+
+/* While the connection is being opened or closed. */
+static int rx_late(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const uint8_t *p)
+{
+    uint32_t type = pli_meta_type(meta), len = pli_w1_len(w1), hdr_len = pli_meta_hdr_len(meta);
+    bool request_like = type == PLI_REC_ONEWAY || type == PLI_REC_REQUEST;
+
+    if (c->state == PLI_CONN_OPENING)
+        return pli_conn_breach(c, "a record before the connection is open");
+    if (c->state == PLI_CONN_CLOSED)
+        return 0;
+    if (request_like && no_new_messages(c))
+        return pli_conn_breach(c, "a message after FIN");
+    if (pli_meta_flags(meta) & ~(PLI_RF_COOKIE | PLI_RF_RECEIPT) || type > PLI_REC_REPLY || type == PLI_REC_NONE)
+        return rx_rare(c, meta, w1, cookie, p);
+    if (hdr_len > PLAIT_HDR_MAX || len > c->max_msg || c->in.buf)
+        return pli_conn_breach(c, "a message's length");
+    if (request_like)
+        return incoming(c, meta, cookie, p, p + hdr_len, len, NULL);
+    return replied(c, meta, cookie, (int)(uint32_t)(cookie >> 32), p, p + hdr_len, len, NULL);
+}
+
+/* ---- hold and release ---- */
+
+static void *copy_out(struct pli_msg *m)
+{
+    size_t hdr = ALIGN8(m->pub.hdr_len);
+    uint8_t *buf = malloc(hdr + m->pub.len + 1);
+
+    if (!buf)
+        return NULL;
+    if (m->pub.hdr_len)
+        memcpy(buf, m->pub.hdr, m->pub.hdr_len);
+    if (m->pub.len)
+        memcpy(buf + hdr, m->pub.data, m->pub.len);
+    m->pub.hdr = m->pub.hdr_len ? buf : NULL;
+    m->pub.data = m->pub.len ? buf + hdr : NULL;
+    return buf;
+}
+
+struct plait_msg *plait_msg_hold(struct plait_msg *msg)
+{
+    struct pli_msg *m = (struct pli_msg *)msg;
+    struct plait_conn *c = msg->conn;
+    struct pli_msg *h;
+
+    if (m->flags & PLI_MSG_HELD)
+        return msg;
+    h = malloc(sizeof *h);
+    if (!h) {
+        pli_fail(PLAIT_E_NOMEM, "no memory to hold a message");
+        return NULL;
+    }
+    *h = *m;
+    h->flags |= PLI_MSG_HELD;
+    pli_list_init(&h->node);
+    if (!h->buf && c->state != PLI_CONN_CLOSED && c->tr->ops->hold(c->tr, &h->token) == 0) {
+        h->flags |= PLI_MSG_IN_PLACE;
+        pli_list_push_back(&c->link->held, &h->node);
+        pli_link_ref(c->link);
+    } else if (!h->buf) {
+        h->buf = copy_out(h);
+        if (!h->buf) {
+            free(h);
+            pli_fail(PLAIT_E_NOMEM, "no memory to hold a message of %zu bytes", msg->len);
+            return NULL;
+        }
+    }
+    m->flags |= PLI_MSG_HELD;
+    pli_session_ref(c->session);
+    return &h->pub;
+}
+
+static void leave_place(struct pli_msg *h, struct pli_link *link)
+{
+    h->flags &= ~PLI_MSG_IN_PLACE;
+    pli_list_remove(&h->node);
+    if (!link->ctx->forked) /* a child has neither the mapping nor a word in this */
+        link->tr->ops->release(link->tr, h->token);
+    pli_link_put(link);
+}
+
+void plait_msg_release(struct plait_msg *msg)
+{
+    struct pli_msg *m = (struct pli_msg *)msg;
+    struct plait_conn *c;
+    struct plait_session *s;
+
+    if (!msg)
+        return;
+    c = msg->conn;
+    s = c->session;
+    /* a closed connection's context may be gone; one with messages in place has a link, and so a context */
+    if (c->state != PLI_CONN_CLOSED && !c->ctx->forked)
+        finish(c, m);
+    if (m->flags & PLI_MSG_IN_PLACE)
+        leave_place(m, c->held_link);
+    free(m->buf);
+    free(m);
+    pli_session_unref(s);
+}
+
+void pli_msg_unplace_all(struct pli_link *link)
+{
+    struct pli_list *node;
+
+    while ((node = pli_list_first(&link->held)) != NULL) {
+        struct pli_msg *h = pli_container_of(node, struct pli_msg, node);
+
+        h->buf = copy_out(h);
+        if (!h->buf) {
+            h->pub.hdr = h->pub.data = NULL;
+            h->pub.hdr_len = 0;
+            h->pub.len = 0;
+        }
+        leave_place(h, link);
+    }
+}
+
+/* ---- replies ---- */
+
+static int reply_check(struct pli_msg *m, size_t len)
+{
+    struct plait_conn *c = m->pub.conn;
+
+    if (m->pub.kind != PLAIT_REQUEST)
+        return pli_fail(PLAIT_E_REPLIED, "only requests can be replied to");
+    if (m->flags & PLI_MSG_REPLIED)
+        return pli_fail(PLAIT_E_REPLIED, "this request has been replied to already");
+    if (c->state == PLI_CONN_CLOSED)
+        return pli_fail(PLAIT_E_CLOSED, "the requester is gone: %s", plait_strerror(c->end_code));
+    if (c->ctx->forked)
+        return pli_ctx_check(c->ctx);
+    if (len > c->peer_max_msg)
+        return pli_fail(PLAIT_E_TOOBIG, "a reply of %zu bytes is over the %u that the peer accepts (max_msg)", len, c->peer_max_msg);
+    return 0;
+}
+
+static int reply(struct pli_msg *m, int status, const void *hdr, uint32_t hdr_len, const void *data, size_t len,
+                 unsigned flags)
+{
+    struct plait_conn *c = m->pub.conn;
+    int rc;
+
+    /* the credit of the request travels with its reply */
+    if (!(m->flags & PLI_MSG_COUNTED))
+        c->rx_released++;
+    rc = pli_conn_send_reply(c, m->cookie, status, hdr, hdr_len, data, len, flags & PLAIT_MORE);
+    if (__builtin_expect(rc < 0, 0)) {
+        if (!(m->flags & PLI_MSG_COUNTED))
+            c->rx_released--;
+        return rc;
+    }
+    m->flags |= PLI_MSG_REPLIED | PLI_MSG_COUNTED;
+    c->rx_owed--;
+    if (__builtin_expect(c->state != PLI_CONN_OPEN, 0))
+        pli_conn_quiet_later(c);
+    return 0;
+}
+
+int plait_reply(struct plait_msg *req, const void *data, size_t len, unsigned flags)
+{
+    struct pli_msg *m = (struct pli_msg *)req;
+    int rc = reply_check(m, len);
+
+    if (__builtin_expect(rc < 0, 0))
+        return rc;
+    if (__builtin_expect(flags & ~PLAIT_MORE, 0))
+        return pli_fail(PLAIT_E_INVAL, "plait_reply takes no flag but PLAIT_MORE, not 0x%x", flags);
+    return reply(m, 0, NULL, 0, data, len, flags);
+}
+
+int plait_replyx(struct plait_msg *req, const struct plait_out *out)
+{
+    struct pli_msg *m = (struct pli_msg *)req;
+    int rc;
+
+    if (out->size != sizeof *out || out->flags & ~PLAIT_MORE || out->on_reply || out->on_done)
+        return pli_fail(PLAIT_E_INVAL, "a reply has a header part, data and PLAIT_MORE: begin with PLAIT_OUT_INIT");
+    if (out->hdr_len > PLAIT_HDR_MAX)
+        return pli_fail(PLAIT_E_TOOBIG, "a header part of %u bytes is over PLAIT_HDR_MAX, %u", out->hdr_len, PLAIT_HDR_MAX);
+    rc = reply_check(m, out->len);
+    return rc < 0 ? rc : reply(m, 0, out->hdr, out->hdr_len, out->data, out->len, out->flags);
+}
+
+int plait_reply_error(struct plait_msg *req, int code)
+{
+    struct pli_msg *m = (struct pli_msg *)req;
+    int rc;
+
+    if (!code)
+        return pli_fail(PLAIT_E_INVAL, "0 is no error: use plait_reply");
+    rc = reply_check(m, 0);
+    return rc < 0 ? rc : reply(m, code, NULL, 0, NULL, 0, 0);
+}
+
+int plait_msg_refuse(struct plait_msg *msg)
+{
+    struct pli_msg *m = (struct pli_msg *)msg;
+
+    if (!(m->flags & PLI_MSG_RECEIPT))
+        return pli_fail(PLAIT_E_INVAL, "the sender did not ask for a receipt");
+    m->flags |= PLI_MSG_REFUSED;
+    return 0;
+}

@@ -1,0 +1,585 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Sending: one record if it fits and there is space, else parts and a queue. */
+#include <stdlib.h>
+#include <string.h>
+#include "runtime/conn.h"
+#include "util/err.h"
+
+#define FLAGS_ALLOWED (PLAIT_MORE | PLAIT_NOCOPY)
+
+void pli_conn_update_limit(struct plait_conn *c)
+{
+    /* nothing may be sent while something older is queued: order */
+    if (c->state == PLI_CONN_OPEN && pli_list_is_empty(&c->txq))
+        c->tx_limit = c->tx_released + c->peer_window;
+    else
+        c->tx_limit = c->tx_seq;
+}
+
+void pli_conn_update_small(struct plait_conn *c)
+{
+    uint32_t max = c->tr->ops->max_payload(c->tr) - 8;
+
+    c->small_max = max < c->peer_max_msg ? max : c->peer_max_msg;
+}
+
+static inline uint32_t credit(struct plait_conn *c)
+{
+    c->rx_credited = c->rx_released;
+    return c->rx_released;
+}
+
+/* ---- parts and the queue ---- */
+
+/* Sends of m what fits: 0 all of it, PLAIT_E_AGAIN not all. */
+static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
+{
+    const struct pli_tr_ops *ops = c->tr->ops;
+    uint32_t max = ops->max_payload(c->tr);
+    uint32_t head = (m->meta & PLI_RF_COOKIE << 8 ? 8u : 0u) + m->hdr_len;
+    uint32_t part;
+    uint64_t cookie = m->cookie;
+    int rc;
+
+    if (!m->started && head + m->len <= max)
+        return ops->send(c->tr, m->meta, pli_rec_w1((uint32_t)m->len, m->chan, credit(c)), m->cookie, m->data, m->hdr, more);
+    if (!m->started) {
+        uint32_t meta = m->meta | (PLI_RF_FRAG | PLI_RF_COOKIE) << 8;
+
+        part = max - 8 - m->hdr_len;
+        cookie = (uint32_t)m->cookie | (uint64_t)m->len << 32;
+        rc = ops->send(c->tr, meta, pli_rec_w1(part, c->peer_chan, credit(c)), cookie, m->data, m->hdr, true);
+        if (rc < 0)
+            return rc;
+        m->started = true;
+        m->sent = part;
+    }
+    while (m->sent < m->len) {
+        bool last = m->len - m->sent <= max;
+
+        part = last ? (uint32_t)(m->len - m->sent) : max;
+        rc = ops->send(c->tr, pli_rec_meta(PLI_REC_FRAG, 0, 0), pli_rec_w1(part, c->peer_chan, credit(c)), 0,
+                       m->data + m->sent, NULL, false);
+        if (rc < 0)
+            return rc;
+        m->sent += part;
+    }
+    return 0;
+}
+
+static void enqueue(struct plait_conn *c, struct pli_txmsg *m)
+{
+    pli_list_push_back(&c->txq, &m->node);
+    c->ntxq++;
+    if (!pli_list_is_on(&c->queued))
+        pli_list_push_back(&c->link->queued, &c->queued);
+    pli_conn_update_limit(c);
+}
+
+/* Queues what is left of m, with a copy of its bytes unless they stay with the user. */
+static int enqueue_rest(struct plait_conn *c, const struct pli_txmsg *m, bool copy)
+{
+    size_t rest = copy ? m->len - m->sent : 0;
+    size_t hdr = m->started ? 0 : m->hdr_len;
+    struct pli_txmsg *q = malloc(sizeof *q + hdr + rest);
+
+    if (!q)
+        return pli_fail(PLAIT_E_NOMEM, "no memory to queue a message of %zu bytes", m->len);
+    *q = *m;
+    pli_list_init(&q->node);
+    if (hdr)
+        memcpy(q->copy, m->hdr, hdr);
+    q->hdr = q->copy;
+    if (copy) {
+        if (rest)
+            memcpy(q->copy + hdr, m->data + m->sent, rest);
+        q->data = q->copy + hdr;
+        q->len = rest;
+        q->sent = 0;
+        if (m->started) /* nothing but FRAG records is left: len counts from here */
+            q->started = true;
+    }
+    enqueue(c, q);
+    return 0;
+}
+
+/* Sends as much of m as fits and queues the rest. must: queue it even if nothing of it fits. */
+static int send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, bool must, bool more)
+{
+    int rc = PLAIT_E_AGAIN;
+
+    if (pli_list_is_empty(&c->txq))
+        rc = push_txmsg(c, m, more);
+    if (rc == 0)
+        return 0;
+    if (rc != PLAIT_E_AGAIN && rc != PLAIT_E_BUSY)
+        return rc;
+    if (!m->started && !must)
+        return rc;
+    rc = enqueue_rest(c, m, copy);
+    if (rc < 0 && m->started) /* half of it is out, the rest cannot follow */
+        pli_link_fail(c->link, rc, pli_err_text());
+    else if (rc < 0)
+        return rc;
+    return 0;
+}
+
+void pli_conn_pump(struct plait_conn *c)
+{
+    struct pli_list *node;
+
+    while (c->state != PLI_CONN_CLOSED && (node = pli_list_first(&c->txq)) != NULL) {
+        struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
+
+        if (push_txmsg(c, m, false) < 0) {
+            if (!pli_list_is_on(&c->queued))
+                pli_list_push_back(&c->link->queued, &c->queued);
+            return;
+        }
+        pli_list_remove(node);
+        c->ntxq--;
+        free(m);
+    }
+    if (c->state == PLI_CONN_CLOSED)
+        return;
+    pli_conn_update_limit(c);
+    pli_conn_quiet_later(c);
+    if (c->credit_due)
+        pli_conn_credit_now(c);
+    if (c->blocked)
+        pli_conn_unblock(c);
+}
+
+void pli_conn_txq_drop(struct plait_conn *c)
+{
+    struct pli_list *node;
+
+    while ((node = pli_list_pop_front(&c->txq)) != NULL)
+        free(pli_container_of(node, struct pli_txmsg, node));
+    c->ntxq = 0;
+    pli_list_remove(&c->queued);
+    pli_list_remove(&c->blocked_on);
+}
+
+/* ---- again and writable ---- */
+
+void pli_conn_unblock(struct plait_conn *c)
+{
+    if (!c->blocked || c->state != PLI_CONN_OPEN)
+        return;
+    pli_conn_update_limit(c);
+    if (c->tx_limit == c->tx_seq)
+        return; /* still no window, or a queue: comes again with either */
+    c->blocked = false;
+    pli_list_remove(&c->blocked_on);
+    if (c->ops->on_writable)
+        c->ops->on_writable(c, c->arg);
+}
+
+static int again(struct plait_conn *c, const char *why)
+{
+    c->blocked = true;
+    c->ctx->st.again++;
+    if (c->link && !pli_list_is_on(&c->blocked_on))
+        pli_list_push_back(&c->link->blocked, &c->blocked_on);
+    return pli_fail(PLAIT_E_AGAIN, "%s", why);
+}
+
+/* Why can nothing be sent? The cold part of every send. */
+static __attribute__((noinline)) int refuse(struct plait_conn *c, size_t len)
+{
+    int rc;
+
+    if (c->state == PLI_CONN_CLOSED) /* first: its context may be gone */
+        return pli_fail(PLAIT_E_CLOSED, "the connection is closed: %s", plait_strerror(c->end_code));
+    rc = pli_ctx_check(c->ctx);
+    if (rc < 0)
+        return rc;
+    if (c->state == PLI_CONN_OPENING)
+        return again(c, "the connection is not open yet");
+    if (c->state != PLI_CONN_OPEN)
+        return pli_fail(PLAIT_E_CLOSED, "the connection is being closed: no new messages");
+    if (len > c->peer_max_msg)
+        return pli_fail(PLAIT_E_TOOBIG, "a message of %zu bytes is over the %u that the peer accepts (max_msg)", len,
+                        c->peer_max_msg);
+    if (c->reserving)
+        return pli_fail(PLAIT_E_BUSY, "a reservation is open on this connection: commit or abandon it first");
+    if (!pli_list_is_empty(&c->txq))
+        return again(c, "earlier messages wait for space in the ring");
+    if (c->tx_seq == c->tx_limit)
+        return again(c, "the window is full: the peer has not released enough messages");
+    return 0;
+}
+
+static inline bool may_send(const struct plait_conn *c, size_t len)
+{
+#ifdef PLAIT_DEBUG
+    if (pli_ctx_check(c->ctx) < 0)
+        return false;
+#endif
+    return c->tx_seq != c->tx_limit && len <= c->small_max && !c->ctx->forked;
+}
+
+static inline void accepted(struct plait_conn *c)
+{
+    c->tx_seq++;
+    c->sent++;
+    c->ctx->st.msgs_sent++;
+}
+
+static __attribute__((noinline)) int ring_full(struct plait_conn *c, int rc)
+{
+    if (rc == PLAIT_E_AGAIN)
+        return again(c, "the ring to the peer is full");
+    return rc;
+}
+
+/* A message that did not fit the short path: long, or something is in the way. */
+static __attribute__((noinline)) int send_long(struct plait_conn *c, uint32_t meta, uint32_t cookie,
+                                               const struct plait_out *out)
+{
+    struct pli_txmsg m = { 
+        .meta = meta, .hdr_len = out->hdr_len, .cookie = cookie, .chan = c->peer_chan, .hdr = out->hdr, .data = out->data, .len = out->len,
+    };
+    int rc = refuse(c, out->len);
+
+    if (rc < 0)
+        return rc;
+    rc = send_or_queue(c, &m, !(out->flags & PLAIT_NOCOPY), false, out->flags & PLAIT_MORE);
+    if (rc < 0)
+        return ring_full(c, rc);
+    accepted(c);
+    pli_conn_update_limit(c);
+    pli_conn_update_small(c);
+    return 0;
+}
+
+/* ---- one-way ---- */
+
+int plait_send(struct plait_conn *c, const void *data, size_t len, unsigned flags)
+{
+    struct plait_out out = PLAIT_OUT_INIT;
+
+    if (__builtin_expect(may_send(c, len) && !(flags & ~PLAIT_MORE), 1)) {
+        int rc = c->tr->ops->send(c->tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0),
+                                  pli_rec_w1((uint32_t)len, c->peer_chan, c->rx_released), 0, data, NULL, flags);
+
+        if (__builtin_expect(rc == 0, 1)) {
+            c->rx_credited = c->rx_released;
+            accepted(c);
+            return 0;
+        }
+        if (rc != PLAIT_E_TOOBIG)
+            return ring_full(c, rc);
+    }
+    if (flags & ~PLAIT_MORE)
+        return pli_fail(PLAIT_E_INVAL, "plait_send takes no flag but PLAIT_MORE, not 0x%x", flags);
+    out.data = data;
+    out.len = len;
+    out.flags = flags;
+    return send_long(c, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), 0, &out);
+}
+
+/* ---- requests ---- */
+
+static int request(struct plait_conn *c, const struct plait_out *out)
+{
+    uint32_t meta = pli_rec_meta(PLI_REC_REQUEST, PLI_RF_COOKIE, out->hdr_len);
+    uint32_t index;
+    int rc = pli_req_alloc(c, PLI_REQ_REPLY, &index);
+
+    if (rc < 0)
+        return rc == PLAIT_E_AGAIN ? again(c, pli_err_text()) : rc;
+    c->reqs[index].on_reply = out->on_reply;
+    c->reqs[index].arg = out->arg;
+    if (out->timeout_us) {
+        rc = pli_req_set_timeout(c, index, out->timeout_us);
+        if (rc < 0)
+            goto err;
+    }
+    rc = send_long(c, meta, c->reqs[index].cookie, out);
+    if (rc < 0)
+        goto err;
+    return 0;
+
+err:
+    pli_req_free(c, index);
+    return rc;
+}
+
+int plait_request(struct plait_conn *c, const void *data, size_t len, unsigned flags, plait_reply_fn fn, void *arg)
+{
+    struct plait_out out = PLAIT_OUT_INIT;
+    int rc;
+
+    if (__builtin_expect(may_send(c, len) && !(flags & ~PLAIT_MORE) && fn && c->req_free != PLI_REQ_NONE, 1)) {
+        uint32_t index = c->req_free;
+        struct pli_req *r = &c->reqs[index];
+
+        /* the entry is taken only once the record is out: nothing to undo */
+        rc = c->tr->ops->send(c->tr, pli_rec_meta(PLI_REC_REQUEST, PLI_RF_COOKIE, 0),
+                              pli_rec_w1((uint32_t)len, c->peer_chan, c->rx_released), r->cookie, data, NULL, flags);
+        if (__builtin_expect(rc == 0, 1)) {
+            c->req_free = r->next_free;
+            r->kind = PLI_REQ_REPLY;
+            r->timer = NULL;
+            r->seq = c->tx_seq;
+            r->on_reply = fn;
+            r->arg = arg;
+            c->npending++;
+            c->rx_credited = c->rx_released;
+            accepted(c);
+            return 0;
+        }
+        if (rc != PLAIT_E_TOOBIG)
+            return ring_full(c, rc);
+    }
+    if (flags & ~PLAIT_MORE || !fn)
+        return pli_fail(PLAIT_E_INVAL, "plait_request needs a function for the reply and no flag but PLAIT_MORE");
+    rc = refuse(c, len);
+    if (rc < 0)
+        return rc;
+    out.data = data;
+    out.len = len;
+    out.flags = flags;
+    out.on_reply = fn;
+    out.arg = arg;
+    return request(c, &out);
+}
+
+static int check_out(const struct plait_out *out)
+{
+    if (out->size != sizeof *out)
+        return pli_fail(PLAIT_E_INVAL, "struct plait_out has size %zu, not %zu: begin with PLAIT_OUT_INIT", out->size, sizeof *out);
+    if (out->flags & ~FLAGS_ALLOWED)
+        return pli_fail(PLAIT_E_INVAL, "unknown flags 0x%x in struct plait_out", out->flags & ~FLAGS_ALLOWED);
+    if (out->hdr_len > PLAIT_HDR_MAX)
+        return pli_fail(PLAIT_E_TOOBIG, "a header part of %u bytes is over PLAIT_HDR_MAX, %u", out->hdr_len, PLAIT_HDR_MAX);
+    if ((out->hdr_len && !out->hdr) || (out->len && !out->data))
+        return pli_fail(PLAIT_E_INVAL, "struct plait_out has a length without a pointer");
+    return 0;
+}
+
+static int oneway_receipt(struct plait_conn *c, const struct plait_out *out)
+{
+    uint32_t meta = pli_rec_meta(PLI_REC_ONEWAY, PLI_RF_COOKIE | PLI_RF_RECEIPT, out->hdr_len);
+    uint32_t index;
+    int rc = pli_req_alloc(c, PLI_REQ_DONE, &index);
+
+    if (rc < 0)
+        return rc == PLAIT_E_AGAIN ? again(c, pli_err_text()) : rc;
+    c->reqs[index].on_done = out->on_done;
+    c->reqs[index].arg = out->arg;
+    rc = send_long(c, meta, c->reqs[index].cookie, out);
+    if (rc < 0)
+        pli_req_free(c, index);
+    return rc;
+}
+
+int plait_sendx(struct plait_conn *c, const struct plait_out *out)
+{
+    int rc = check_out(out);
+
+    if (rc < 0)
+        return rc;
+    if (out->on_reply && out->on_done)
+        return pli_fail(PLAIT_E_INVAL, "a request has on_reply, a one-way message may have on_done: not both");
+    if (out->flags & PLAIT_NOCOPY && !out->on_reply && !out->on_done)
+        return pli_fail(PLAIT_E_INVAL, "PLAIT_NOCOPY needs on_reply or on_done: when may the memory be used again?");
+    if (out->timeout_us && !out->on_reply)
+        return pli_fail(PLAIT_E_INVAL, "timeout_us is for requests");
+    rc = refuse(c, out->len);
+    if (rc < 0)
+        return rc;
+    if (out->on_reply)
+        return request(c, out);
+    if (out->on_done)
+        return oneway_receipt(c, out);
+    return send_long(c, pli_rec_meta(PLI_REC_ONEWAY, 0, out->hdr_len), 0, out);
+}
+
+/* ---- what the peer waits for: always accepted ---- */
+
+int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const void *hdr, uint32_t hdr_len,
+                        const void *data, size_t len, bool more)
+{
+    struct pli_txmsg m = {
+        .meta = pli_rec_meta(PLI_REC_REPLY, PLI_RF_COOKIE, hdr_len),
+        .hdr_len = hdr_len,
+        .cookie = cookie | (uint64_t)(uint32_t)status << 32,
+        .chan = c->peer_chan,
+        .hdr = hdr,
+        .data = data,
+        .len = len,
+    };
+    int rc;
+
+    if (__builtin_expect(len <= c->small_max && pli_list_is_empty(&c->txq) && !c->ctx->forked, 1)) {
+        rc = c->tr->ops->send(c->tr, m.meta, pli_rec_w1((uint32_t)len, c->peer_chan, c->rx_released), m.cookie, data, hdr, more);
+        if (__builtin_expect(rc == 0, 1)) {
+            c->rx_credited = c->rx_released;
+            goto sent;
+        }
+    }
+    rc = send_or_queue(c, &m, true, true, more);
+    if (rc < 0)
+        return rc;
+sent:
+    c->sent++;
+    c->ctx->st.msgs_sent++;
+    return 0;
+}
+
+void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status)
+{
+    struct pli_txmsg m = {
+        .meta = pli_rec_meta(PLI_REC_RECEIPT, PLI_RF_COOKIE, 0),
+        .cookie = cookie | (uint64_t)(uint32_t)status << 32,
+        .chan = c->peer_chan,
+    };
+    int rc = send_or_queue(c, &m, true, true, false);
+
+    if (rc < 0)
+        pli_link_fail(c->link, rc, pli_err_text());
+}
+
+void pli_conn_send_fin(struct plait_conn *c)
+{
+    struct pli_txmsg m = { .meta = pli_rec_meta(PLI_REC_FIN, 0, 0), .chan = c->peer_chan };
+    int rc = send_or_queue(c, &m, true, true, false);
+
+    if (rc < 0)
+        pli_link_fail(c->link, rc, pli_err_text());
+}
+
+void pli_conn_send_frame(struct plait_conn *c, const struct pli_wire_msg *msg)
+{
+    uint8_t buf[512];
+    int n = pli_wire_encode(buf, sizeof buf, msg);
+    struct pli_txmsg m = {
+        .meta = pli_rec_meta(PLI_REC_LINK, 0, 0), .chan = PLI_CHAN_LINK, .data = buf, .len = n > 0 ? (size_t)n : 0,
+    };
+    int rc = n < 0 ? n : send_or_queue(c, &m, true, true, false);
+
+    if (rc < 0)
+        pli_link_fail(c->link, rc, pli_err_text());
+}
+
+/* Tells the credit alone. If the ring is full, pli_conn_pump() or a later release does. */
+void pli_conn_credit_now(struct plait_conn *c)
+{
+    int rc = c->tr->ops->send(c->tr, pli_rec_meta(PLI_REC_CREDIT, 0, 0), pli_rec_w1(0, c->peer_chan, c->rx_released), 0, NULL,
+                              NULL, false);
+
+    c->credit_due = rc < 0;
+    if (rc == 0)
+        c->rx_credited = c->rx_released;
+    else if (!pli_list_is_on(&c->queued))
+        pli_list_push_back(&c->link->queued, &c->queued);
+}
+
+/* ---- in place ---- */
+
+int plait_reserve(struct plait_conn *c, size_t len, struct plait_slot *slot)
+{
+    int rc = refuse(c, len);
+    size_t max;
+
+    if (rc < 0)
+        return rc;
+    max = plait_reserve_max(c);
+    if (len > max)
+        return pli_fail(PLAIT_E_TOOBIG, "%zu bytes cannot be reserved in the ring, %zu at most: use plait_send", len, max);
+    /* a cookie word is always reserved: a request is decided at commit; a one-way message carries it unused */
+    rc = c->tr->ops->reserve(c->tr, true, (uint32_t)len, &slot->data);
+    if (rc < 0)
+        return ring_full(c, rc);
+    slot->len = len;
+    slot->priv[0] = (uint64_t)(uintptr_t)c;
+    slot->priv[1] = len;
+    c->reserving = true;
+    return 0;
+}
+
+size_t plait_reserve_max(const struct plait_conn *c)
+{
+    return c->tr && c->state == PLI_CONN_OPEN ? c->tr->ops->max_payload(c->tr) - 8 : 0;
+}
+
+static int commit_check(struct plait_conn *c, const struct plait_slot *slot, size_t len, unsigned flags)
+{
+    if (!c->reserving || slot->priv[0] != (uint64_t)(uintptr_t)c)
+        return pli_fail(PLAIT_E_INVAL, "nothing is reserved on this connection");
+    if (len > slot->priv[1])
+        return pli_fail(PLAIT_E_INVAL, "%zu bytes are committed of %llu reserved", len, (unsigned long long)slot->priv[1]);
+    if (flags & ~PLAIT_MORE)
+        return pli_fail(PLAIT_E_INVAL, "no flag but PLAIT_MORE, not 0x%x", flags);
+    return 0;
+}
+
+static void commit(struct plait_conn *c, struct plait_slot *slot, enum pli_rec_type type, size_t len, uint64_t cookie,
+                   unsigned flags)
+{
+    c->tr->ops->commit(c->tr, pli_rec_meta(type, PLI_RF_COOKIE, 0), pli_rec_w1((uint32_t)len, c->peer_chan, credit(c)),
+                       cookie, flags & PLAIT_MORE);
+    c->reserving = false;
+    slot->priv[0] = 0;
+    accepted(c);
+    /* what the reservation kept back */
+    if (!pli_list_is_empty(&c->link->ctl) || !pli_list_is_empty(&c->link->queued))
+        pli_ctx_defer(c->ctx, &c->link->pump);
+}
+
+int plait_commit(struct plait_conn *c, struct plait_slot *slot, size_t len, unsigned flags)
+{
+    int rc = commit_check(c, slot, len, flags);
+
+    if (rc < 0)
+        return rc;
+    commit(c, slot, PLI_REC_ONEWAY, len, 0, flags);
+    return 0;
+}
+
+int plait_commit_request(struct plait_conn *c, struct plait_slot *slot, size_t len, unsigned flags, plait_reply_fn fn,
+                         void *arg)
+{
+    uint32_t index;
+    int rc = commit_check(c, slot, len, flags);
+
+    if (rc == 0 && !fn)
+        rc = pli_fail(PLAIT_E_INVAL, "a request needs a function for its reply");
+    if (rc == 0)
+        rc = pli_req_alloc(c, PLI_REQ_REPLY, &index);
+    if (rc < 0)
+        return rc;
+    c->reqs[index].on_reply = fn;
+    c->reqs[index].arg = arg;
+    commit(c, slot, PLI_REC_REQUEST, len, c->reqs[index].cookie, flags);
+    return 0;
+}
+
+void plait_abandon(struct plait_conn *c, struct plait_slot *slot)
+{
+    if (!c->reserving || slot->priv[0] != (uint64_t)(uintptr_t)c)
+        return;
+    if (c->state != PLI_CONN_CLOSED)
+        c->tr->ops->abandon(c->tr);
+    c->reserving = false;
+    slot->priv[0] = 0;
+    /* what could not be sent meanwhile */
+    if (c->state != PLI_CONN_CLOSED)
+        pli_ctx_defer(c->ctx, &c->link->pump);
+}
+
+int plait_flush(struct plait_conn *c)
+{
+    int rc;
+
+    if (c->state == PLI_CONN_CLOSED || c->state == PLI_CONN_OPENING)
+        return pli_fail(PLAIT_E_CLOSED, "the connection is not open");
+    rc = pli_ctx_check(c->ctx);
+    if (rc < 0)
+        return rc;
+    c->tr->ops->flush(c->tr);
+    return 0;
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "runtime/state.h"
+
+/* An entry that nobody wrote would be state 0 without an action: the mark lets a test tell. */
+#define GO(next, act) { (next), (act) | PLI_STEP_WRITTEN }
+
+static const struct pli_step conn_table[PLI_CONN_STATES][PLI_CONN_EVENTS] = {
+    [PLI_CONN_OPENING] = {
+        [PLI_CEV_OPENED] = GO(PLI_CONN_OPEN, PLI_ACT_OPEN),
+        [PLI_CEV_CLOSE] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+        [PLI_CEV_RX_FIN] = GO(PLI_CONN_OPENING, PLI_ACT_BREACH),
+        [PLI_CEV_RX_DONE] = GO(PLI_CONN_OPENING, PLI_ACT_BREACH),
+        [PLI_CEV_QUIET] = GO(PLI_CONN_OPENING, 0),
+        [PLI_CEV_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+        [PLI_CEV_RX_ABORT] = GO(PLI_CONN_OPENING, PLI_ACT_BREACH),
+        [PLI_CEV_FAIL] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+    },
+    [PLI_CONN_OPEN] = {
+        [PLI_CEV_OPENED] = GO(PLI_CONN_OPEN, PLI_ACT_BREACH),
+        [PLI_CEV_CLOSE] = GO(PLI_CONN_FIN_SENT, PLI_ACT_FIN),
+        [PLI_CEV_RX_FIN] = GO(PLI_CONN_DRAINING, PLI_ACT_FIN),
+        [PLI_CEV_RX_DONE] = GO(PLI_CONN_OPEN, PLI_ACT_BREACH),
+        [PLI_CEV_QUIET] = GO(PLI_CONN_OPEN, 0),
+        [PLI_CEV_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_ABORT | PLI_ACT_END),
+        [PLI_CEV_RX_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_ANSWER | PLI_ACT_END),
+        [PLI_CEV_FAIL] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+    },
+    [PLI_CONN_FIN_SENT] = {
+        [PLI_CEV_OPENED] = GO(PLI_CONN_FIN_SENT, PLI_ACT_BREACH),
+        [PLI_CEV_CLOSE] = GO(PLI_CONN_FIN_SENT, PLI_ACT_REFUSE_CALL),
+        [PLI_CEV_RX_FIN] = GO(PLI_CONN_DRAINING, 0),
+        [PLI_CEV_RX_DONE] = GO(PLI_CONN_FIN_SENT, PLI_ACT_BREACH),
+        [PLI_CEV_QUIET] = GO(PLI_CONN_FIN_SENT, 0),
+        [PLI_CEV_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_ABORT | PLI_ACT_END),
+        [PLI_CEV_RX_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_ANSWER | PLI_ACT_END),
+        [PLI_CEV_FAIL] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+    },
+    [PLI_CONN_DRAINING] = {
+        [PLI_CEV_OPENED] = GO(PLI_CONN_DRAINING, PLI_ACT_BREACH),
+        [PLI_CEV_CLOSE] = GO(PLI_CONN_DRAINING, PLI_ACT_REFUSE_CALL),
+        [PLI_CEV_RX_FIN] = GO(PLI_CONN_DRAINING, PLI_ACT_BREACH),
+        [PLI_CEV_RX_DONE] = GO(PLI_CONN_DONE_RCVD, 0),
+        [PLI_CEV_QUIET] = GO(PLI_CONN_DONE_SENT, PLI_ACT_DONE),
+        [PLI_CEV_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_ABORT | PLI_ACT_END),
+        [PLI_CEV_RX_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_ANSWER | PLI_ACT_END),
+        [PLI_CEV_FAIL] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+    },
+    [PLI_CONN_DONE_SENT] = {
+        [PLI_CEV_OPENED] = GO(PLI_CONN_DONE_SENT, PLI_ACT_BREACH),
+        [PLI_CEV_CLOSE] = GO(PLI_CONN_DONE_SENT, PLI_ACT_REFUSE_CALL),
+        [PLI_CEV_RX_FIN] = GO(PLI_CONN_DONE_SENT, PLI_ACT_BREACH),
+        [PLI_CEV_RX_DONE] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+        [PLI_CEV_QUIET] = GO(PLI_CONN_DONE_SENT, 0),
+        [PLI_CEV_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_END | PLI_ACT_LINGER),
+        [PLI_CEV_RX_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+        [PLI_CEV_FAIL] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+    },
+    [PLI_CONN_DONE_RCVD] = {
+        [PLI_CEV_OPENED] = GO(PLI_CONN_DONE_RCVD, PLI_ACT_BREACH),
+        [PLI_CEV_CLOSE] = GO(PLI_CONN_DONE_RCVD, PLI_ACT_REFUSE_CALL),
+        [PLI_CEV_RX_FIN] = GO(PLI_CONN_DONE_RCVD, PLI_ACT_BREACH),
+        [PLI_CEV_RX_DONE] = GO(PLI_CONN_DONE_RCVD, PLI_ACT_BREACH),
+        [PLI_CEV_QUIET] = GO(PLI_CONN_CLOSED, PLI_ACT_DONE | PLI_ACT_END),
+        [PLI_CEV_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_DONE | PLI_ACT_END),
+        [PLI_CEV_RX_ABORT] = GO(PLI_CONN_DONE_RCVD, PLI_ACT_BREACH),
+        [PLI_CEV_FAIL] = GO(PLI_CONN_CLOSED, PLI_ACT_END),
+    },
+    [PLI_CONN_CLOSED] = {
+        [PLI_CEV_OPENED] = GO(PLI_CONN_CLOSED, 0),
+        [PLI_CEV_CLOSE] = GO(PLI_CONN_CLOSED, PLI_ACT_REFUSE_CALL),
+        [PLI_CEV_RX_FIN] = GO(PLI_CONN_CLOSED, 0),
+        [PLI_CEV_RX_DONE] = GO(PLI_CONN_CLOSED, 0),
+        [PLI_CEV_QUIET] = GO(PLI_CONN_CLOSED, 0),
+        [PLI_CEV_ABORT] = GO(PLI_CONN_CLOSED, PLI_ACT_REFUSE_CALL),
+        [PLI_CEV_RX_ABORT] = GO(PLI_CONN_CLOSED, 0),
+        [PLI_CEV_FAIL] = GO(PLI_CONN_CLOSED, 0),
+    },
+};
+
+static const struct pli_step session_table[PLI_SESSION_STATES][PLI_SESSION_EVENTS] = {
+    [PLI_SES_LINKING] = {
+        [PLI_SEV_LINKED] = GO(PLI_SES_ASKING, PLI_SACT_ASK),
+        [PLI_SEV_ACCEPT] = GO(PLI_SES_LINKING, PLI_SACT_BREACH),
+        [PLI_SEV_REJECT] = GO(PLI_SES_LINKING, PLI_SACT_BREACH),
+        [PLI_SEV_CONNS_UP] = GO(PLI_SES_LINKING, 0),
+        [PLI_SEV_CLOSE] = GO(PLI_SES_CLOSING, PLI_SACT_ABORT),
+        [PLI_SEV_CONNS_DOWN] = GO(PLI_SES_LINKING, 0),
+        [PLI_SEV_FAIL] = GO(PLI_SES_CLOSING, PLI_SACT_ABORT),
+    },
+    [PLI_SES_ASKING] = {
+        [PLI_SEV_LINKED] = GO(PLI_SES_ASKING, 0),
+        [PLI_SEV_ACCEPT] = GO(PLI_SES_JOINING, PLI_SACT_JOIN),
+        [PLI_SEV_REJECT] = GO(PLI_SES_CLOSING, PLI_SACT_ABORT),
+        [PLI_SEV_CONNS_UP] = GO(PLI_SES_ASKING, 0),
+        [PLI_SEV_CLOSE] = GO(PLI_SES_CLOSING, PLI_SACT_ABORT),
+        [PLI_SEV_CONNS_DOWN] = GO(PLI_SES_ASKING, 0),
+        [PLI_SEV_FAIL] = GO(PLI_SES_CLOSING, PLI_SACT_ABORT),
+    },
+    [PLI_SES_ASKED] = {
+        [PLI_SEV_LINKED] = GO(PLI_SES_ASKED, 0),
+        [PLI_SEV_ACCEPT] = GO(PLI_SES_OPEN, PLI_SACT_ANSWER | PLI_SACT_OPEN),
+        [PLI_SEV_REJECT] = GO(PLI_SES_CLOSED, PLI_SACT_ANSWER),
+        [PLI_SEV_CONNS_UP] = GO(PLI_SES_ASKED, 0),
+        [PLI_SEV_CLOSE] = GO(PLI_SES_CLOSED, PLI_SACT_ANSWER | PLI_SACT_END),
+        [PLI_SEV_CONNS_DOWN] = GO(PLI_SES_ASKED, 0),
+        [PLI_SEV_FAIL] = GO(PLI_SES_CLOSED, PLI_SACT_END),
+    },
+    [PLI_SES_JOINING] = {
+        [PLI_SEV_LINKED] = GO(PLI_SES_JOINING, 0),
+        [PLI_SEV_ACCEPT] = GO(PLI_SES_JOINING, PLI_SACT_BREACH),
+        [PLI_SEV_REJECT] = GO(PLI_SES_JOINING, PLI_SACT_BREACH),
+        [PLI_SEV_CONNS_UP] = GO(PLI_SES_OPEN, PLI_SACT_OPEN),
+        [PLI_SEV_CLOSE] = GO(PLI_SES_CLOSING, PLI_SACT_CLOSE),
+        [PLI_SEV_CONNS_DOWN] = GO(PLI_SES_CLOSED, PLI_SACT_LEAVE | PLI_SACT_END),
+        [PLI_SEV_FAIL] = GO(PLI_SES_CLOSING, PLI_SACT_ABORT),
+    },
+    [PLI_SES_OPEN] = {
+        [PLI_SEV_LINKED] = GO(PLI_SES_OPEN, 0),
+        [PLI_SEV_ACCEPT] = GO(PLI_SES_OPEN, PLI_SACT_REFUSE_CALL),
+        [PLI_SEV_REJECT] = GO(PLI_SES_OPEN, PLI_SACT_REFUSE_CALL),
+        [PLI_SEV_CONNS_UP] = GO(PLI_SES_OPEN, 0),
+        [PLI_SEV_CLOSE] = GO(PLI_SES_CLOSING, PLI_SACT_CLOSE),
+        [PLI_SEV_CONNS_DOWN] = GO(PLI_SES_CLOSED, PLI_SACT_LEAVE | PLI_SACT_END),
+        [PLI_SEV_FAIL] = GO(PLI_SES_CLOSING, PLI_SACT_ABORT),
+    },
+    [PLI_SES_CLOSING] = {
+        [PLI_SEV_LINKED] = GO(PLI_SES_CLOSING, 0),
+        [PLI_SEV_ACCEPT] = GO(PLI_SES_CLOSING, PLI_SACT_REFUSE_CALL),
+        [PLI_SEV_REJECT] = GO(PLI_SES_CLOSING, PLI_SACT_REFUSE_CALL),
+        [PLI_SEV_CONNS_UP] = GO(PLI_SES_CLOSING, 0),
+        [PLI_SEV_CLOSE] = GO(PLI_SES_CLOSING, PLI_SACT_REFUSE_CALL),
+        [PLI_SEV_CONNS_DOWN] = GO(PLI_SES_CLOSED, PLI_SACT_LEAVE | PLI_SACT_END),
+        [PLI_SEV_FAIL] = GO(PLI_SES_CLOSING, PLI_SACT_ABORT),
+    },
+    [PLI_SES_CLOSED] = {
+        [PLI_SEV_LINKED] = GO(PLI_SES_CLOSED, 0),
+        [PLI_SEV_ACCEPT] = GO(PLI_SES_CLOSED, PLI_SACT_REFUSE_CALL),
+        [PLI_SEV_REJECT] = GO(PLI_SES_CLOSED, PLI_SACT_REFUSE_CALL),
+        [PLI_SEV_CONNS_UP] = GO(PLI_SES_CLOSED, 0),
+        [PLI_SEV_CLOSE] = GO(PLI_SES_CLOSED, PLI_SACT_REFUSE_CALL),
+        [PLI_SEV_CONNS_DOWN] = GO(PLI_SES_CLOSED, 0),
+        [PLI_SEV_FAIL] = GO(PLI_SES_CLOSED, 0),
+    },
+};
+
+static const struct pli_step link_table[PLI_LINK_STATES][PLI_LINK_EVENTS] = {
+    [PLI_LINK_MEETING] = {
+        [PLI_LEV_MET] = GO(PLI_LINK_GREETING, PLI_LACT_HELLO),
+        [PLI_LEV_ARRIVED] = GO(PLI_LINK_ATTACHING, PLI_LACT_ACK), /* a server's link starts here, too, and has been met */
+        [PLI_LEV_HELLO_ACK] = GO(PLI_LINK_MEETING, PLI_LACT_BREACH),
+        [PLI_LEV_TR_CONNECT] = GO(PLI_LINK_MEETING, PLI_LACT_BREACH),
+        [PLI_LEV_TR_UP] = GO(PLI_LINK_MEETING, PLI_LACT_BREACH),
+        [PLI_LEV_LOST] = GO(PLI_LINK_DOWN, PLI_LACT_DOWN),
+    },
+    [PLI_LINK_GREETING] = {
+        [PLI_LEV_MET] = GO(PLI_LINK_GREETING, PLI_LACT_BREACH),
+        [PLI_LEV_ARRIVED] = GO(PLI_LINK_GREETING, PLI_LACT_BREACH),
+        [PLI_LEV_HELLO_ACK] = GO(PLI_LINK_ATTACHING, PLI_LACT_CONNECT),
+        [PLI_LEV_TR_CONNECT] = GO(PLI_LINK_GREETING, PLI_LACT_BREACH),
+        [PLI_LEV_TR_UP] = GO(PLI_LINK_GREETING, PLI_LACT_BREACH),
+        [PLI_LEV_LOST] = GO(PLI_LINK_DOWN, PLI_LACT_DOWN),
+    },
+    [PLI_LINK_ATTACHING] = {
+        [PLI_LEV_MET] = GO(PLI_LINK_ATTACHING, PLI_LACT_BREACH),
+        [PLI_LEV_ARRIVED] = GO(PLI_LINK_ATTACHING, PLI_LACT_BREACH),
+        [PLI_LEV_HELLO_ACK] = GO(PLI_LINK_ATTACHING, PLI_LACT_BREACH),
+        [PLI_LEV_TR_CONNECT] = GO(PLI_LINK_UP, PLI_LACT_ATTACH | PLI_LACT_UP),
+        [PLI_LEV_TR_UP] = GO(PLI_LINK_UP, PLI_LACT_UP),
+        [PLI_LEV_LOST] = GO(PLI_LINK_DOWN, PLI_LACT_DOWN),
+    },
+    [PLI_LINK_UP] = {
+        [PLI_LEV_MET] = GO(PLI_LINK_UP, PLI_LACT_BREACH),
+        [PLI_LEV_ARRIVED] = GO(PLI_LINK_UP, PLI_LACT_BREACH),
+        [PLI_LEV_HELLO_ACK] = GO(PLI_LINK_UP, PLI_LACT_BREACH),
+        [PLI_LEV_TR_CONNECT] = GO(PLI_LINK_UP, PLI_LACT_BREACH),
+        [PLI_LEV_TR_UP] = GO(PLI_LINK_UP, PLI_LACT_BREACH),
+        [PLI_LEV_LOST] = GO(PLI_LINK_DOWN, PLI_LACT_DOWN),
+    },
+    [PLI_LINK_DOWN] = {
+        [PLI_LEV_MET] = GO(PLI_LINK_DOWN, 0),
+        [PLI_LEV_ARRIVED] = GO(PLI_LINK_DOWN, 0),
+        [PLI_LEV_HELLO_ACK] = GO(PLI_LINK_DOWN, 0),
+        [PLI_LEV_TR_CONNECT] = GO(PLI_LINK_DOWN, 0),
+        [PLI_LEV_TR_UP] = GO(PLI_LINK_DOWN, 0),
+        [PLI_LEV_LOST] = GO(PLI_LINK_DOWN, 0),
+    },
+};
+
+struct pli_step pli_conn_step(enum pli_conn_state state, enum pli_conn_event event)
+{
+    return conn_table[state][event];
+}
+
+struct pli_step pli_session_step(enum pli_session_state state, enum pli_session_event event)
+{
+    return session_table[state][event];
+}
+
+struct pli_step pli_link_step(enum pli_link_state state, enum pli_link_event event)
+{
+    return link_table[state][event];
+}
+
+const char *pli_conn_state_name(unsigned state)
+{
+    static const char *const names[PLI_CONN_STATES] = { "opening", "open", "closing", "closing", "closing", "closing", "closed" };
+
+    return state < PLI_CONN_STATES ? names[state] : "?";
+}
+
+const char *pli_session_state_name(unsigned state)
+{
+    static const char *const names[PLI_SESSION_STATES] = { "linking", "asking", "asked", "joining", "open", "closing", "closed" };
+
+    return state < PLI_SESSION_STATES ? names[state] : "?";
+}
+
+const char *pli_link_state_name(unsigned state)
+{
+    static const char *const names[PLI_LINK_STATES] = { "meeting", "greeting", "attaching", "up", "down" };
+
+    return state < PLI_LINK_STATES ? names[state] : "?";
+}

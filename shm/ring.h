@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The ring: single producer, single consumer, 64-byte slots, in memory that only the producer may write; the
+ * consumer's cursor is in memory that only the consumer may write. No system calls and no waiting here.
+ *
+ * Slots are numbered by absolute 64-bit positions; slot p lies at index p mod slots. A record takes k slots in a row
+ * and never wraps (a PAD record fills the end). Its word0 carries the low 32 bits of its position and is stored last,
+ * with release, so one cache line moves for a record of one slot; the consumer's acquire load of word0 pairs with it.
+ *
+ * A payload is arbitrary, so the bytes where the next header is expected must never pass for one. The producer knows
+ * which slots hold payload bytes at their start (dirty) and, before it publishes a record, overwrites the first word of
+ * the slot behind it if that one is dirty. Hence a record needs one free slot behind it, too. Old headers need nothing:
+ * their sequence is a lap behind. (Sequence in the slot: Vyukov's bounded queue, FastForward; lazy, cached cursors:
+ * Lee et al. "MCRingBuffer"; the invalidated next header is in the blueprint.) */
+#ifndef PLI_SHM_RING_H
+#define PLI_SHM_RING_H
+
+#include <stdbool.h>
+#include <string.h>
+#include "runtime/record.h"
+#include "shm/layout.h"
+
+#define PLI_RING_BATCH 16u /* records published together at most, with 'more' */
+#define PLI_RING_HOLDS 32u /* records held in place at once at most */
+
+struct pli_ring_tx {
+    struct pli_shm_slot *slots;
+    uint64_t pos;            /* where the next record goes */
+    uint64_t limit;          /* first position that may not be written yet, as of the cursor last read */
+    uint32_t nslots, mask;
+    uint8_t *dirty;          /* one byte a slot: it may begin with payload */
+    struct pli_shm_slot *staged; /* first record of a batch, complete but for word0; NULL: none */
+    uint64_t staged_word0;
+    uint32_t staged_count;   /* records of the batch so far */
+    uint32_t reserved;       /* slots of an open reservation, 0: none */
+    const _Atomic uint64_t *peer_cursor;
+    uint64_t base;           /* positions below were in an earlier ring */
+    uint64_t seen_cursor;    /* greatest valid cursor read; the peer's may only grow, up to pos */
+};
+
+struct pli_ring_hold {
+    uint64_t pos;
+    uint32_t slots;
+    bool released;
+};
+
+struct pli_ring_rx {
+    const struct pli_shm_slot *slots;
+    uint64_t pos;            /* the record expected next */
+    uint32_t nslots, mask;
+    uint64_t published;      /* the cursor as the producer may see it */
+    _Atomic uint64_t *cursor;/* in the own segment */
+    uint32_t cur_slots;      /* of the record being delivered */
+    /* holds: a queue in order of position */
+    struct pli_ring_hold holds[PLI_RING_HOLDS];
+    uint32_t hold_head, hold_tail; /* free-running; tail - head entries */
+    uint32_t held_slots;
+};
+
+static inline uint32_t pli_ring_slots_for(uint64_t payload)
+{
+    return (uint32_t)((PLI_REC_HEAD + payload + PLI_SHM_SLOT - 1) / PLI_SHM_SLOT);
+}
+
+/* start: both sides' first position (0 in use, anything in tests of wrap-around). dirty: nslots bytes, zeroed. */
+void pli_ring_tx_init(struct pli_ring_tx *tx, void *slots, uint32_t nslots, uint8_t *dirty,
+                      const _Atomic uint64_t *peer_cursor, uint64_t start);
+void pli_ring_rx_init(struct pli_ring_rx *rx, const void *slots, uint32_t nslots, _Atomic uint64_t *cursor,
+                      uint64_t start);
+
+/* Reads the consumer's cursor anew. False: the peer wrote nonsense there (it went back, or beyond what was sent). */
+bool pli_ring_tx_refresh(struct pli_ring_tx *tx);
+
+/* Makes room for k slots in a row and one behind: pads at the end if needed. NULL: no space as of the limit. */
+struct pli_shm_slot *pli_ring_tx_room_slow(struct pli_ring_tx *tx, uint32_t k);
+
+/* Goes on in another, empty ring after a SWITCH record. False: no space for that record now. */
+bool pli_ring_tx_switch(struct pli_ring_tx *tx, void *slots, uint32_t nslots, uint8_t *dirty);
+
+static inline struct pli_shm_slot *pli_ring_tx_room(struct pli_ring_tx *tx, uint32_t k)
+{
+    uint32_t idx = (uint32_t)tx->pos & tx->mask;
+
+    if (__builtin_expect(tx->pos + k < tx->limit && idx + k <= tx->nslots, 1))
+        return &tx->slots[idx];
+    return pli_ring_tx_room_slow(tx, k);
+}
+
+/* Publishes the first record of a batch, and with it all of them.
+ * Release: pairs with the consumer's acquire load in pli_ring_rx_peek(). */
+static inline void pli_ring_tx_flush(struct pli_ring_tx *tx)
+{
+    if (tx->staged) {
+        atomic_store_explicit(&tx->staged->word0, tx->staged_word0, memory_order_release);
+        tx->staged = NULL;
+    }
+}
+
+/* Ends a record of k slots at slot (from room): invalidates the next header if it could be payload, then publishes.
+ * more: the first record of a batch keeps its word0 back, so that the consumer waits on that one line while the others
+ * are written, and then finds them all. */
+static inline void pli_ring_tx_publish(struct pli_ring_tx *tx, struct pli_shm_slot *slot, uint32_t k, uint32_t meta,
+                                       bool more)
+{
+    uint64_t word0 = (uint64_t)meta << 32 | (uint32_t)tx->pos;
+    uint32_t idx = (uint32_t)tx->pos & tx->mask;
+    uint32_t next = (idx + k) & tx->mask;
+
+    if (tx->dirty[next]) {
+        /* relaxed: ordered before word0 below by its release; the consumer looks here only after it saw word0 */
+        atomic_store_explicit(&tx->slots[next].word0, 0, memory_order_relaxed);
+        tx->dirty[next] = 0;
+    }
+    if (k > 1)
+        memset(&tx->dirty[idx + 1], 1, k - 1);
+    tx->pos += k;
+    if (__builtin_expect(!more && !tx->staged, 1)) {
+        atomic_store_explicit(&slot->word0, word0, memory_order_release);
+        return;
+    }
+    if (!tx->staged) {
+        tx->staged = slot;
+        tx->staged_word0 = word0;
+        tx->staged_count = 1;
+        return;
+    }
+    atomic_store_explicit(&slot->word0, word0, memory_order_release);
+    if (!more || ++tx->staged_count >= PLI_RING_BATCH)
+        pli_ring_tx_flush(tx);
+}
+
+/* The slot and word0 of the next record, or NULL if there is none. Acquire: pairs with the release in publish or flush, so
+ * that everything else in the record can be read plainly. */
+static inline const struct pli_shm_slot *pli_ring_rx_peek(const struct pli_ring_rx *rx, uint64_t *word0)
+{
+    const struct pli_shm_slot *slot = &rx->slots[(uint32_t)rx->pos & rx->mask];
+    uint64_t w = atomic_load_explicit(&slot->word0, memory_order_acquire);
+
+    /* a zero type is memory that was never written */
+    if ((uint32_t)w != (uint32_t)rx->pos || !(w >> 32 & 0xff))
+        return NULL;
+    *word0 = w;
+    return slot;
+}
+
+/* How many slots may still be taken before the ring ends. */
+static inline uint32_t pli_ring_rx_contig(const struct pli_ring_rx *rx)
+{
+    return rx->nslots - ((uint32_t)rx->pos & rx->mask);
+}
+
+/* The first position that must not be overwritten yet. */
+static inline uint64_t pli_ring_rx_floor(const struct pli_ring_rx *rx)
+{
+    return rx->hold_head == rx->hold_tail ? rx->pos : rx->holds[rx->hold_head % PLI_RING_HOLDS].pos;
+}
+
+/* Lets the producer write again what has been read. Release: the reads of the payload come before it; pairs with the
+ * acquire in pli_ring_tx_refresh(). */
+static inline void pli_ring_rx_publish(struct pli_ring_rx *rx)
+{
+    uint64_t floor = pli_ring_rx_floor(rx);
+
+    if (floor != rx->published) {
+        rx->published = floor;
+        atomic_store_explicit(rx->cursor, floor, memory_order_release);
+    }
+}
+
+/* Holds the record being delivered (cur_slots, at pos). Negative: hold no more in place. */
+int pli_ring_rx_hold(struct pli_ring_rx *rx, uint32_t *token);
+void pli_ring_rx_release(struct pli_ring_rx *rx, uint32_t token);
+
+#endif

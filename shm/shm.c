@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The shm transport's data path: send, poll, park. */
+#include "shm/shm.h"
+
+#include <unistd.h>
+#include "util/err.h"
+
+#define MAX_RECORD 8192u /* bytes of one record at most: longer messages go in parts, whose two copies overlap */
+#define GROW_AFTER 64u   /* full rings before a larger one is made */
+
+/* ---- waking the peer ---- */
+
+static __attribute__((noinline, cold)) void kick(struct pli_shm *s, uint32_t epoch)
+{
+    uint64_t one = 1;
+
+    s->kicked = epoch;
+    ++*s->env.kicks;
+    /* the counter cannot block: nonblocking; if it is full, the peer has been told often enough */
+    if (write(s->peer_wake_fd, &one, sizeof one) < 0)
+        return;
+}
+
+/* After a publication (a record, or the cursor): does the peer sleep? The full fence that store-then-load needs is paid by the
+ * sleeper (membarrier, see pli_sleeper_barrier()), or by us if its kernel has none. */
+static inline void wake_peer(struct pli_shm *s)
+{
+    uint32_t epoch;
+
+    if (__builtin_expect(s->fence, 0))
+        atomic_thread_fence(memory_order_seq_cst);
+    else
+        atomic_signal_fence(memory_order_seq_cst);
+    epoch = atomic_load_explicit(&s->peer->parked, memory_order_relaxed);
+    if (__builtin_expect(epoch & 1, 0) && epoch != s->kicked)
+        kick(s, epoch);
+}
+
+/* ---- sending ---- */
+
+static inline void copy_small(uint8_t *to, const void *from, uint32_t n)
+{
+    /* sizes are known at compile time in each branch: plain moves instead of a call */
+    const uint8_t *f = from;
+
+    if (n == 8) {
+        memcpy(to, f, 8);
+    } else if (n > 16) {
+        memcpy(to, f, n);
+    } else if (n >= 8) {
+        uint64_t a, b;
+
+        memcpy(&a, f, 8);
+        memcpy(&b, f + n - 8, 8);
+        memcpy(to, &a, 8);
+        memcpy(to + n - 8, &b, 8);
+    } else {
+        while (n--)
+            to[n] = f[n];
+    }
+}
+
+static void set_want_space(struct pli_shm *s, bool on)
+{
+    if (s->wants == on)
+        return;
+    s->wants = on;
+    /* relaxed: the consumer looks at it in every empty poll and after its barrier; our own barrier comes with parking */
+    atomic_store_explicit(&s->own->want_space, on, memory_order_relaxed);
+}
+
+static int peer_cursor_bad(struct pli_shm *s)
+{
+    s->tr.up->failed(s->tr.owner, PLAIT_E_BADPEER, "shm: the peer's receive cursor went back or beyond what was sent");
+    return PLAIT_E_BADPEER;
+}
+
+/* No space as of the cached limit: read the cursor again. Not an upcall from send: a bad cursor is reported by the next poll. */
+static __attribute__((noinline)) struct pli_shm_slot *room_refresh(struct pli_shm *s, uint32_t k)
+{
+    struct pli_shm_slot *slot;
+
+    if (s->tx.reserved)
+        return NULL;
+    if (s->switch_due)
+        pli_shm_grow_finish(s);
+    if (pli_ring_tx_refresh(&s->tx)) {
+        slot = pli_ring_tx_room_slow(&s->tx, k);
+        if (slot)
+            return slot;
+    }
+    if (!s->starved && ++s->full_count >= GROW_AFTER)
+        pli_shm_grow_start(s);
+    /* a held-back batch would never be read, and the space never come back */
+    pli_ring_tx_flush(&s->tx);
+    wake_peer(s);
+    s->starved = true;
+    set_want_space(s, true);
+    return NULL;
+}
+
+static inline struct pli_shm_slot *room(struct pli_shm *s, uint32_t k)
+{
+    struct pli_shm_slot *slot = pli_ring_tx_room(&s->tx, k);
+
+    return __builtin_expect(slot != NULL, 1) ? slot : room_refresh(s, k);
+}
+
+static inline uint32_t max_payload(const struct pli_shm *s)
+{
+    uint32_t quarter = s->tx.nslots / 4 * PLI_SHM_SLOT;
+
+    if (quarter < PLI_SHM_SLOT)
+        quarter = PLI_SHM_SLOT;
+    return (quarter < MAX_RECORD ? quarter : MAX_RECORD) - PLI_REC_HEAD;
+}
+
+static uint32_t shm_max_payload(const struct pli_tr *tr)
+{
+    return max_payload((const struct pli_shm *)tr);
+}
+
+static __attribute__((noinline, cold)) int send_refused(struct pli_shm *s, uint64_t payload)
+{
+    if (s->tx.reserved)
+        return pli_fail(PLAIT_E_BUSY, "a reservation is open on this link: commit or abandon it first");
+    if (payload > max_payload(s))
+        return pli_fail(PLAIT_E_TOOBIG, "a record of %llu bytes is over the transport's %u", (unsigned long long)payload, max_payload(s));
+    return pli_fail(PLAIT_E_AGAIN, "the shared memory ring to the peer is full");
+}
+
+static int shm_send(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr,
+                    bool more)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+    uint32_t len = pli_w1_len(w1), hdr_len = pli_meta_hdr_len(meta);
+    uint64_t payload = pli_rec_payload(meta, w1);
+    struct pli_shm_slot *slot;
+    uint32_t k;
+    uint8_t *to;
+
+    if (__builtin_expect(payload <= PLI_SHM_SLOT - PLI_REC_HEAD, 1)) {
+        k = 1;
+    } else {
+        if (payload > max_payload(s))
+            return send_refused(s, payload);
+        k = pli_ring_slots_for(payload);
+    }
+    if (__builtin_expect(s->tx.reserved, 0))
+        return send_refused(s, payload);
+    slot = room(s, k);
+    if (__builtin_expect(!slot, 0))
+        return send_refused(s, payload);
+    to = slot->payload;
+    slot->word1 = w1;
+    if (meta & PLI_RF_COOKIE << 8) {
+        memcpy(to, &cookie, 8);
+        to += 8;
+    }
+    if (__builtin_expect(hdr_len, 0)) {
+        memcpy(to, hdr, hdr_len);
+        to += hdr_len;
+    }
+    if (len)
+        copy_small(to, data, len);
+    pli_ring_tx_publish(&s->tx, slot, k, meta, more);
+    if (!more)
+        wake_peer(s);
+    return 0;
+}
+
+static int shm_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+    uint64_t payload = (cookie ? 8u : 0u) + (uint64_t)len;
+    struct pli_shm_slot *slot;
+    uint32_t k = pli_ring_slots_for(payload);
+
+    if (payload > max_payload(s) || s->tx.reserved)
+        return send_refused(s, payload);
+    slot = room(s, k);
+    if (!slot)
+        return send_refused(s, payload);
+    s->tx.reserved = k;
+    s->reserved_slot = slot;
+    *data = slot->payload + (cookie ? 8 : 0);
+    return 0;
+}
+
+static void shm_commit(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, bool more)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+    struct pli_shm_slot *slot = s->reserved_slot;
+
+    slot->word1 = w1;
+    if (meta & PLI_RF_COOKIE << 8)
+        memcpy(slot->payload, &cookie, 8);
+    /* slots beyond what is used may have been written already: payload bytes may begin them */
+    memset(&s->tx.dirty[((uint32_t)s->tx.pos & s->tx.mask) + 1], 1, s->tx.reserved - 1);
+    s->tx.reserved = 0;
+    s->reserved_slot = NULL;
+    pli_ring_tx_publish(&s->tx, slot, pli_ring_slots_for(pli_rec_payload(meta, w1)), meta, more);
+    if (!more)
+        wake_peer(s);
+}
+
+static void shm_abandon(struct pli_tr *tr)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+
+    if (!s->tx.reserved)
+        return;
+    memset(&s->tx.dirty[((uint32_t)s->tx.pos & s->tx.mask) + 1], 1, s->tx.reserved - 1);
+    s->tx.reserved = 0;
+    s->reserved_slot = NULL;
+}
+
+static void shm_flush(struct pli_tr *tr)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+
+    pli_ring_tx_flush(&s->tx);
+    wake_peer(s);
+}
+
+/* ---- receiving ---- */
+
+/* Publishes the cursor, and wakes a producer that waits for space. */
+static void publish_cursor(struct pli_shm *s)
+{
+    pli_ring_rx_publish(&s->rx);
+    if (atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
+        wake_peer(s);
+}
+
+static int bad_record(struct pli_shm *s, const char *what)
+{
+    s->tr.up->failed(s->tr.owner, PLAIT_E_PROTO, what);
+    return -1;
+}
+
+/* A record of the transport's own. 0, or -1 when the link has failed. */
+static __attribute__((noinline)) int own_record(struct pli_shm *s, uint32_t type)
+{
+    if (type == PLI_SHM_PAD) {
+        s->rx.pos += pli_ring_rx_contig(&s->rx);
+        return 0;
+    }
+    if (type == PLI_SHM_SWITCH) {
+        s->rx.pos++;
+        if (pli_shm_grow_switch_rx(s))
+            return 0;
+        return bad_record(s, "shm: the peer switched to a larger ring that it never gave");
+    }
+    return bad_record(s, "shm: a record of unknown type in the ring");
+}
+
+/* Is there space now for a send that found none? A quarter of the ring, so that it does not come back at once. */
+static bool space_back(struct pli_shm *s)
+{
+    return s->tx.limit - s->tx.pos > s->tx.nslots / 4 || s->tx.limit - s->tx.pos == s->tx.nslots;
+}
+
+static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
+{
+    if (s->switch_due)
+        pli_shm_grow_finish(s);
+    if (!pli_ring_tx_refresh(&s->tx))
+        return peer_cursor_bad(s);
+    if (!space_back(s))
+        return 0;
+    s->starved = false;
+    set_want_space(s, false);
+    s->tr.up->writable(s->tr.owner);
+    return 1;
+}
+
+static int shm_poll(struct pli_tr *tr, int budget)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+    const struct pli_shm_slot *slot;
+    uint64_t word0;
+    int n = 0;
+
+    while (n < budget && (slot = pli_ring_rx_peek(&s->rx, &word0)) != NULL) {
+        /* each field once into a local; the peer may change it meanwhile */
+        uint32_t meta = (uint32_t)(word0 >> 32);
+        uint64_t w1 = *(const volatile uint64_t *)&slot->word1;
+        uint64_t payload = pli_rec_payload(meta, w1);
+        uint32_t k = 1;
+
+        if (__builtin_expect(pli_meta_type(meta) >= PLI_REC_TRANSPORT, 0)) {
+            if (own_record(s, pli_meta_type(meta)) < 0)
+                return n;
+            continue;
+        }
+        if (__builtin_expect(payload > PLI_SHM_SLOT - PLI_REC_HEAD, 0)) {
+            if (payload > (uint64_t)pli_ring_rx_contig(&s->rx) * PLI_SHM_SLOT - PLI_REC_HEAD) {
+                bad_record(s, "shm: a record's length runs over the end of the ring");
+                return n;
+            }
+            k = pli_ring_slots_for(payload);
+        }
+        s->rx.cur_slots = k;
+        n++;
+        if (__builtin_expect(tr->up->rx(tr->owner, meta, w1, slot->payload) < 0, 0))
+            return n;
+        s->rx.pos += k;
+        if (__builtin_expect(s->rx.pos - s->rx.published >= s->rx.nslots / 4, 0))
+            publish_cursor(s);
+    }
+    if (n == 0 && s->rx.pos != s->rx.published && atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
+        publish_cursor(s);
+    if (__builtin_expect(s->starved | s->switch_due, 0)) {
+        int r = poll_starved(s);
+
+        return r < 0 ? n : n + r;
+    }
+    return n;
+}
+
+static int shm_hold(struct pli_tr *tr, uint32_t *token)
+{
+    return pli_ring_rx_hold(&pli_shm_of(tr)->rx, token) < 0 ? PLAIT_E_AGAIN : 0;
+}
+
+static void shm_release(struct pli_tr *tr, uint32_t token)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+
+    pli_ring_rx_release(&s->rx, token);
+    if (s->rx.pos - s->rx.published >= s->rx.nslots / 4 ||
+        atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
+        publish_cursor(s);
+}
+
+/* ---- waiting ---- */
+
+static void shm_park(struct pli_tr *tr)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+    uint32_t epoch = atomic_load_explicit(&s->own->parked, memory_order_relaxed);
+
+    /* what waits for more must go: nobody will flush while we sleep */
+    shm_flush(tr);
+    /* a producer that waits for space looks at the cursor only until it sleeps, too */
+    publish_cursor(s);
+    if (!(epoch & 1))
+        atomic_store_explicit(&s->own->parked, epoch + 1, memory_order_relaxed);
+}
+
+static bool shm_ready(struct pli_tr *tr)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+    uint64_t word0;
+
+    if (pli_ring_rx_peek(&s->rx, &word0))
+        return true;
+    /* the cursor published before the barrier may have met a producer that set want_space after our look */
+    publish_cursor(s);
+    if (!s->starved && !s->switch_due)
+        return false;
+    return !pli_ring_tx_refresh(&s->tx) || space_back(s);
+}
+
+static void shm_unpark(struct pli_tr *tr)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+    uint32_t epoch = atomic_load_explicit(&s->own->parked, memory_order_relaxed);
+
+    if (epoch & 1)
+        atomic_store_explicit(&s->own->parked, epoch + 1, memory_order_relaxed);
+}
+
+static int shm_wake_fd(const struct pli_tr *tr)
+{
+    return ((const struct pli_shm *)tr)->wake_fd;
+}
+
+static void shm_stats(const struct pli_tr *tr, struct pli_tr_stats *st)
+{
+    const struct pli_shm *s = (const struct pli_shm *)tr;
+
+    st->ring_slots = s->tx.nslots;
+    st->ring_used = (uint32_t)(s->tx.pos - s->tx.seen_cursor);
+    st->grows = s->grows;
+    st->held = s->rx.hold_tail - s->rx.hold_head;
+}
+
+const struct pli_tr_ops pli_shm_ops = {
+    .name = "shm",
+    .probe = pli_shm_probe,
+    .create = pli_shm_create,
+    .describe = pli_shm_describe,
+    .connect = pli_shm_connect,
+    .control = pli_shm_control,
+    .destroy = pli_shm_destroy,
+    .send = shm_send,
+    .reserve = shm_reserve,
+    .commit = shm_commit,
+    .abandon = shm_abandon,
+    .flush = shm_flush,
+    .max_payload = shm_max_payload,
+    .poll = shm_poll,
+    .hold = shm_hold,
+    .release = shm_release,
+    .park = shm_park,
+    .ready = shm_ready,
+    .unpark = shm_unpark,
+    .wake_fd = shm_wake_fd,
+    .stats = shm_stats,
+};

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The shm transport's link object; for the files of shm/ and its unit tests. */
+#ifndef PLI_SHM_SHM_H
+#define PLI_SHM_SHM_H
+
+#include "runtime/transport.h"
+#include "shm/ring.h"
+#include "shm/segment.h"
+
+struct pli_shm {
+    struct pli_tr tr;
+    struct pli_ring_tx tx;
+    /* read in every send */
+    const struct pli_shm_ctl *peer;  /* read-only mapping */
+    uint32_t kicked;                 /* the peer's park epoch that was woken already */
+    bool fence;                      /* the peer cannot do the barrier: fence after each publication */
+    bool starved;                    /* a send found no space; writable() is owed */
+    bool wants;                      /* want_space is set in our segment */
+    bool grow_asked;                 /* GROW has been sent */
+    bool switch_due;                 /* GROWN has come, the SWITCH record is not out yet */
+    uint32_t reserved_bytes;         /* payload of the open reservation */
+    uint32_t full_count;             /* times the ring was full: when to grow */
+    struct pli_shm_slot *reserved_slot;
+
+    struct pli_ring_rx rx __attribute__((aligned(64)));
+    struct pli_shm_ctl *own;         /* in our segment */
+
+    struct pli_segment seg, peer_seg;       /* ctl and first ring */
+    struct pli_segment big, peer_big;       /* the larger rings, addr NULL until made */
+    uint32_t big_slots, peer_big_slots;
+    uint8_t *dirty, *big_dirty;
+    int wake_fd, peer_wake_fd;
+    struct pli_tr_env env;
+    uint64_t grows;
+};
+
+static inline struct pli_shm *pli_shm_of(struct pli_tr *tr)
+{
+    return (struct pli_shm *)tr;
+}
+
+/* grow.c: the larger send ring. All are no-ops when they are not due. */
+void pli_shm_grow_start(struct pli_shm *s);
+void pli_shm_grow_finish(struct pli_shm *s);
+int pli_shm_grow_control(struct pli_shm *s, const struct pli_shm_note *note, int *fd);
+/* The SWITCH record came: go on in the peer's larger ring. False: there is none. */
+bool pli_shm_grow_switch_rx(struct pli_shm *s);
+
+/* setup.c */
+int pli_shm_create(struct pli_tr **tr, const struct pli_tr_env *env, const struct pli_tr_up *up, void *owner);
+void pli_shm_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int *nfds);
+int pli_shm_connect(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds);
+int pli_shm_control(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds);
+void pli_shm_destroy(struct pli_tr *tr, bool forked);
+int pli_shm_probe(void);
+
+#endif

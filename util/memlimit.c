@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "util/memlimit.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include "util/err.h"
+
+#define PATH_LEN 512
+/* a limit above this is none: version 1 says "unlimited" with a number near 2^63 */
+#define NO_LIMIT (UINT64_C(1) << 60)
+
+struct cg_files { /* the names in one version of cgroups */
+    const char *root, *limit, *usage;
+};
+
+static const struct cg_files v1 = { "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes" };
+static const struct cg_files v2 = { "/sys/fs/cgroup", "memory.max", "memory.current" };
+
+static int read_u64(const char *dir, const char *file, uint64_t *value)
+{
+    char path[PATH_LEN + 64];
+    FILE *f;
+    int n;
+
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    f = fopen(path, "re");
+    if (!f)
+        return -1;
+    n = fscanf(f, "%" SCNu64, value); /* "max" gives 0 fields: no limit */
+    fclose(f);
+    return n == 1 ? 0 : -1;
+}
+
+/* Page cache counts as used, but the kernel gives it up first. Shared memory is not in these two. */
+static uint64_t reclaimable(const char *dir)
+{
+    char path[PATH_LEN + 64], key[64];
+    uint64_t value, sum = 0;
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    f = fopen(path, "re");
+    if (!f)
+        return 0;
+    while (fscanf(f, "%63s %" SCNu64, key, &value) == 2)
+        if (strcmp(key, "inactive_file") == 0 || strcmp(key, "active_file") == 0)
+            sum += value;
+    fclose(f);
+    return sum;
+}
+
+static uint64_t room_in(const struct cg_files *cg, const char *dir, uint64_t *limit)
+{
+    uint64_t max, used;
+
+    if (read_u64(dir, cg->limit, &max) < 0 || max >= NO_LIMIT || read_u64(dir, cg->usage, &used) < 0)
+        return UINT64_MAX;
+    *limit = max;
+    used -= used < reclaimable(dir) ? used : reclaimable(dir);
+    return used < max ? max - used : 0;
+}
+
+/* The cgroup at path and every one above it: each limits. */
+static uint64_t room_upwards(const struct cg_files *cg, const char *path, uint64_t *limit, char *where, size_t cap)
+{
+    char dir[PATH_LEN];
+    uint64_t best = UINT64_MAX;
+    size_t root_len = strlen(cg->root);
+    char *slash;
+
+    snprintf(dir, sizeof dir, "%s%s", cg->root, path);
+    for (;;) {
+        uint64_t max = 0, room = room_in(cg, dir, &max);
+
+        if (room < best) {
+            best = room;
+            *limit = max;
+            snprintf(where, cap, "%s", dir);
+        }
+        slash = strrchr(dir, '/');
+        if (!slash || (size_t)(slash - dir) < root_len)
+            return best;
+        *slash = '\0';
+    }
+}
+
+uint64_t pli_memlimit_cgroup_room(uint64_t *limit, char *path, size_t cap)
+{
+    char line[PATH_LEN];
+    uint64_t best = UINT64_MAX;
+    FILE *f = fopen("/proc/self/cgroup", "re");
+
+    *limit = 0;
+    path[0] = '\0';
+    if (!f)
+        return best;
+    while (fgets(line, sizeof line, f)) {
+        const struct cg_files *cg = strncmp(line, "0::", 3) == 0 ? &v2 : strstr(line, ":memory:") ? &v1 : NULL;
+        char *rel = cg ? strchr(strchr(line, ':') + 1, ':') + 1 : NULL;
+        uint64_t room, max = 0;
+        char where[PATH_LEN];
+
+        if (!rel)
+            continue;
+        rel[strcspn(rel, "\n")] = '\0';
+        room = room_upwards(cg, rel, &max, where, sizeof where);
+        if (room < best) {
+            best = room;
+            *limit = max;
+            snprintf(path, cap, "%s", where);
+        }
+    }
+    fclose(f);
+    return best;
+}
+
+int pli_memlimit_check(const char *what, size_t size)
+{
+    struct rlimit rl;
+    char path[PATH_LEN];
+    uint64_t limit, room;
+
+    if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY && rl.rlim_cur < size)
+        return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory are over the file size limit of %llu bytes; raise it with 'ulimit -f'",
+                        what, size, (unsigned long long)rl.rlim_cur);
+    room = pli_memlimit_cgroup_room(&limit, path, sizeof path);
+    if (room < size)
+        return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory do not fit: the memory cgroup %s has %" PRIu64 " of its limit of %" PRIu64 " bytes left; raise the limit or use fewer links",
+                        what, size, path, room, limit);
+    return 0;
+}

@@ -184,6 +184,11 @@ Test(place, three_ranks_on_two_cores_with_smt)
     cr_assert_eq(place_disjoint(t, 4, 1, 1), 0);
     cr_assert_eq(place_disjoint(t, 4, 0, 1), 0);
     cr_assert_eq(place_disjoint(t, 2, 2, 1), 0);
+    pli_topo_destroy(t);
+    t = load_synthetic("numa:4 core:2 pu:2");
+    cr_assert_eq(place_disjoint(t, 3, 3, 1), 0, "two cores with two threads each, not three cores");
+    pli_topo_destroy(t);
+    t = load_synthetic("core:2 pu:2");
     cr_assert_eq(place_rank(t, 0, 3, 1)->at[0].oversubscribed, 1, "not on request, so not used");
     pli_topo_destroy(t);
 }
@@ -289,6 +294,7 @@ Test(place, near_a_pu_or_node)
     struct pli_topo *t = load_synthetic(BIG);
     struct pli_place_opts opts = PLI_PLACE_OPTS_INIT;
     static struct result r;
+    int first;
 
     opts.contexts = 20;
     opts.near_node = 5;
@@ -307,12 +313,16 @@ Test(place, near_a_pu_or_node)
     opts.near_node = 9999;
     place(t, &opts, &r);
     cr_assert_eq(r.at[0].pu, 0);
-    /* ranks of a job must not all begin at the same place */
-    opts.near_pu = 77;
+    /* ranks of a job stay apart, whatever each of them wishes */
+    opts.contexts = 1;
     opts.local_size = 2;
-    opts.local_rank = 1;
+    opts.near_pu = 73;
     place(t, &opts, &r);
-    cr_assert_neq(r.at[0].pu, 77);
+    first = r.at[0].pu;
+    opts.local_rank = 1;
+    opts.near_pu = 72;
+    place(t, &opts, &r);
+    cr_assert_neq(r.at[0].pu, first);
     pli_topo_destroy(t);
 }
 
@@ -359,6 +369,11 @@ Test(place, bound_together)
             used[r.at[i].core] = 1;
             cr_assert_eq(r.at[i].oversubscribed, 0);
         }
+        opts.share_size = 65;
+        place(t, &opts, &r);
+        cr_assert_eq(r.n, 1);
+        cr_assert_eq(r.at[0].oversubscribed, 1, "65 ranks share 64 cores of 128");
+        opts.share_size = 2;
         pli_topo_destroy(t);
     }
 }

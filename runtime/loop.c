@@ -12,7 +12,7 @@
 
 enum {
     PASS_BUDGET = 64,     /* records of one link in one pass */
-    SLOW_EVERY_MAX = 512, /* passes between two slow looks, at most */
+    SLOW_EVERY_MAX = 128, /* passes between two slow looks, at most */
     CLOCK_EVERY = 64,     /* empty passes between two looks at the clock while spinning */
     DEFER_ROUNDS = 4,     /* deferred work may defer more: so often it still runs in the same pass */
     IDLE_ROUNDS = 4,      /* looks without a record that make a link idle: 1 ms */

@@ -70,6 +70,9 @@ static void *work(void *arg)
     /* a callback of the user's may have stopped it: only the team ends it */
     while (!atomic_load_explicit(&w->team->stopping, memory_order_acquire))
         plait_ctx_run(w->ctx, -1);
+    /* whoever stopped us may still be using the context */
+    pthread_mutex_lock(&w->team->mutex);
+    pthread_mutex_unlock(&w->team->mutex);
     if (o->on_stop)
         o->on_stop(w->ctx, index, o->arg);
     plait_ctx_destroy(w->ctx);
@@ -116,11 +119,13 @@ static void stop_workers(struct plait_team *team)
 {
     unsigned i;
 
+    pthread_mutex_lock(&team->mutex);
     atomic_store_explicit(&team->stopping, true, memory_order_release);
     for (i = 0; i < team->count; i++) {
         if (team->workers[i].ready)
             plait_ctx_stop(team->workers[i].ctx);
     }
+    pthread_mutex_unlock(&team->mutex);
     for (i = 0; i < team->count; i++)
         pthread_join(team->workers[i].thread, NULL);
 }

@@ -71,6 +71,7 @@ struct plait_timer {
     struct pli_timer t;
     struct pli_ctx_obj obj;
     struct plait_ctx *ctx;
+    uint64_t at;     /* ns, when it is due */
     uint64_t period; /* ns, 0: once */
     void (*fn)(void *arg);
     void *arg;
@@ -82,12 +83,11 @@ static void fire(struct pli_timer *t)
     struct plait_ctx *ctx = timer->ctx;
 
     if (timer->period) {
-        uint64_t at = pli_clock_after(t->node.key, timer->period);
-
+        timer->at = pli_clock_after(timer->at, timer->period);
         /* it keeps its phase; periods that were missed are not made up for */
-        if (at <= ctx->now)
-            at += (ctx->now - at) / timer->period * timer->period + timer->period;
-        pli_timer_start(ctx, t, at);
+        if (timer->at <= ctx->now)
+            timer->at += (ctx->now - timer->at) / timer->period * timer->period + timer->period;
+        pli_timer_start(ctx, t, timer->at);
     }
     timer->fn(timer->arg); /* the last thing: it may free the timer */
 }
@@ -130,7 +130,8 @@ void plait_timer_start(struct plait_timer *t, uint64_t delay_us, uint64_t period
         return;
     delay = delay_us > PLI_CLOCK_NEVER / PLI_NS_PER_US ? PLI_CLOCK_NEVER : delay_us * PLI_NS_PER_US;
     t->period = period_us > PLI_CLOCK_NEVER / PLI_NS_PER_US ? PLI_CLOCK_NEVER : period_us * PLI_NS_PER_US;
-    pli_timer_start(t->ctx, &t->t, pli_clock_after(pli_clock_now(), delay));
+    t->at = pli_clock_after(pli_clock_now(), delay);
+    pli_timer_start(t->ctx, &t->t, t->at);
 }
 
 void plait_timer_stop(struct plait_timer *t)

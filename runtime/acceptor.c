@@ -129,6 +129,28 @@ static void refuse(struct client *c, int code)
     drop(c, "%s", why);
 }
 
+static bool is_allowed(const struct pli_acceptor *a, uid_t uid)
+{
+    if (a->opts.any_uid || uid == geteuid())
+        return true;
+    for (unsigned i = 0; i < a->opts.nuids; i++)
+        if (a->uids[i] == uid)
+            return true;
+    return false;
+}
+
+/* A stranger is told so only now: an answer before its HELLO could be lost in the error of its sending that.
+ */
+static int check_user(const struct client *c)
+{
+    if (!c->is_unix || is_allowed(c->acceptor, c->cred.uid))
+        return 0;
+    return pli_fail(PLAIT_E_PERM,
+                    "user %u may not connect to this listener of user %u: by default only the same user may, "
+                    "and others have to be listed in plait_listen_opts",
+                    (unsigned)c->cred.uid, (unsigned)geteuid());
+}
+
 static void arrive(struct client *c, const struct pli_wire_msg *msg)
 {
     struct pli_acceptor *a = c->acceptor;
@@ -201,6 +223,8 @@ static void on_client(struct pli_src *src, uint32_t events)
         drop(c, "%s", pli_err_text());
     else if (msg.type != PLI_WIRE_HELLO)
         drop(c, "its first message is %s, not HELLO", pli_wire_type_name(msg.type));
+    else if ((rc = check_user(c)) < 0)
+        refuse(c, rc);
     else
         arrive(c, &msg);
 }
@@ -222,17 +246,7 @@ static void on_timer(struct pli_timer *t)
     set_timer(a);
 }
 
-static bool is_allowed(const struct pli_acceptor *a, uid_t uid)
-{
-    if (a->opts.any_uid || uid == geteuid())
-        return true;
-    for (unsigned i = 0; i < a->opts.nuids; i++)
-        if (a->uids[i] == uid)
-            return true;
-    return false;
-}
-
-/* Who is it, and may it? Returns false if the client is gone. */
+/* Greets, or asks the kernel who it is. Returns false if the client is gone. */
 static bool admit(struct client *c)
 {
     socklen_t len = sizeof c->cred;
@@ -250,13 +264,7 @@ static bool admit(struct client *c)
         return false;
     }
     snprintf(c->who, sizeof c->who, "process %d of user %u", (int)c->cred.pid, (unsigned)c->cred.uid);
-    if (is_allowed(c->acceptor, c->cred.uid))
-        return true;
-    refuse(c, pli_fail(PLAIT_E_PERM,
-                       "user %u may not connect to this listener of user %u: by default only the same user "
-                       "may, and others have to be listed in plait_listen_opts",
-                       (unsigned)c->cred.uid, (unsigned)geteuid()));
-    return false;
+    return true;
 }
 
 static void add_client(struct pli_acceptor *a, int fd, bool is_unix, const struct sockaddr *addr)

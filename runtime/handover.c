@@ -301,22 +301,19 @@ static bool wait_turn(struct plait_ctx *ctx, struct waiter *w, uint64_t deadline
     return in_time;
 }
 
-/* Somebody must receive as long as somebody waits. */
+/* Somebody must receive as long as somebody waits. A waiting thread that was woken and does not run yet
+ * will receive, or hand over itself when it leaves. */
 static void hand_over(struct pli_ctx_lock *l)
 {
     struct pli_list *node;
 
-    if (l->receiver)
+    if (l->receiver || pli_list_is_empty(&l->waiters))
         return;
-    pli_list_foreach(node, &l->waiters)
-    {
-        struct waiter *w = pli_container_of(node, struct waiter, node);
-
-        if (!atomic_load_explicit(&w->woken, memory_order_relaxed)) {
-            wake(w);
+    pli_list_foreach(node, &l->waiters) {
+        if (atomic_load_explicit(&pli_container_of(node, struct waiter, node)->woken, memory_order_relaxed))
             return;
-        }
     }
+    wake(pli_container_of(pli_list_first(&l->waiters), struct waiter, node));
 }
 
 static void init_waiter(struct waiter *w)

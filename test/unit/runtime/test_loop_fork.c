@@ -79,6 +79,8 @@ static void set_up(struct set *s, unsigned flags)
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, s->pair), 0);
     s->fds_before = open_fds() - 1; /* without our end of the pair */
     s->ctx = new_ctx(0, flags);
+    if (flags & PLAIT_CTX_SHARED)
+        cr_assert_eq(plait_ctx_lock(s->ctx), 0); /* until it is destroyed */
     fake_open(&s->link, s->ctx);
     cr_assert_eq(plait_timer_create(&s->timer, s->ctx, nothing, NULL), 0);
     plait_timer_start(s->timer, 1000, 1000);

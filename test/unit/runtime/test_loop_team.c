@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "loop_util.h"
+#include "runtime/loop_priv.h"
 #include "runtime/place.h"
 
 static int cpus_allowed(cpu_set_t *set)
@@ -101,6 +102,28 @@ Test(place, somebody_elses_topology_pins_nothing)
     cr_assert_eq(pli_place_count(false), 32);
     cr_assert_eq(pli_place_count(true), 64);
     plait_ctx_destroy(ctx);
+}
+
+Test(place, more_contexts_than_cpus_is_noticed)
+{
+    struct plait_ctx *ctx[65];
+    unsigned i, n;
+
+    ctx[0] = new_ctx(PLAIT_SPIN_AUTO, 0);
+    n = pli_registry_cpus();
+    if (n > 64)
+        cr_skip_test("too many CPUs");
+    for (i = 1; i <= n; i++) {
+        cr_assert_not(pli_registry_crowded());
+        ctx[i] = new_ctx(PLAIT_SPIN_AUTO, 0);
+    }
+    cr_assert(pli_registry_crowded());
+    cr_assert_eq(plait_ctx_run(ctx[0], 100), 0);
+    cr_assert_leq(stats_of(ctx[0]).spins, 2 * stats_of(ctx[0]).parks + 2, "it parks and does not spin");
+    plait_ctx_destroy(ctx[n]);
+    cr_assert_not(pli_registry_crowded());
+    for (i = 0; i < n; i++)
+        plait_ctx_destroy(ctx[i]);
 }
 
 /* ---- teams ---- */

@@ -67,8 +67,9 @@ def parse_json_lines(text, test):
 
 def parse_ucx(text, test):
     """Reads what ucx_perftest -f -v printed, each run after a line '# size N'. A latency is the median,
-    in microseconds for half a round trip; a rate is that of the whole run, as the median time between
-    two sends says nothing when they go in bursts."""
+    in microseconds for half a round trip. A rate is that of a whole run, as the median time between two
+    sends says nothing when they go in bursts; so that a moment without the core does not count, it is the
+    best of several short runs."""
     found, size, columns = {}, None, []
     for line in text.splitlines():
         fields = line.strip().split(",")
@@ -83,6 +84,8 @@ def parse_ucx(text, test):
                          else float(row["overall_mr"]))
             except (KeyError, ValueError):
                 raise Failed("ucx_perftest printed other columns than expected") from None
+            if test == "rate":
+                value = max(value, found.get((test, size), {}).get("value", 0))
             found[(test, size)] = {"value": value}
     return {k: v for k, v in found.items() if k in figures_of(test)}
 
@@ -214,7 +217,8 @@ def listening(port):
 
 class UcxPerftest(Contender):
     calls = {}
-    count = {"lat": 150000, "rate": 2000000}
+    count = {"lat": 150000, "rate": 500000}
+    rate_runs = 4
     parse = staticmethod(parse_ucx)
 
     def version(self):
@@ -230,7 +234,7 @@ class UcxPerftest(Contender):
 
     def run(self, test):
         out = []
-        for size in SIZES if test == "lat" else (8,):
+        for size in SIZES if test == "lat" else (8,) * self.rate_runs:
             for attempt in range(3):
                 try:
                     out.append("# size %d\n%s" % (size, self.once(self.calls[test], test, size)))

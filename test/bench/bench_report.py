@@ -104,8 +104,8 @@ def table(res, rounds):
         out += ["", "The limit itself moved by a factor of %.1f between rounds (another placement of the cores, or"
                 % res.limit_drift(), "other load): trust the ratios, not the absolute figures."]
     if res.busy > BUSY:
-        out += ["", "This machine is not quiet: other programs took %.0f %% of the two cores. Figures are too low;"
-                % (100 * res.busy), "averages (the rates of UCX) suffer more than medians (all others)."]
+        out += ["", "This machine is not quiet: other programs took %.0f %% of the two cores. The figures are"
+                % (100 * res.busy), "worse than on a quiet one, most of all UCX's rates, which are averages."]
     return "\n".join(out)
 
 

@@ -248,7 +248,8 @@ class UcxPerftest(Contender):
         port = str(free_port())
         n = str(max(1000, int(self.count[test] * self.o.seconds / 0.2)))
         server = subprocess.Popen(["ucx_perftest", "-p", port], env=self.env(), stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                  start_new_session=True,
                                   preexec_fn=lambda: os.sched_setaffinity(0, {self.o.cores[1]}))
         try:
             for _ in range(1000):

@@ -101,8 +101,8 @@ def table(res, rounds):
                                                       "to limit", "to best peer"))
             out += [table_line(res, name, figure) for name in res.rows(test)]
     if res.limit_drift() > 1.3:
-        out += ["", "The limit itself moved by a factor of %.1f between rounds (another placement of the cores, or"
-                % res.limit_drift(), "other load): trust the ratios, not the absolute figures."]
+        out += ["", "The limit itself moved by a factor of %.1f between rounds (another placement of the cores,"
+                % res.limit_drift(), "or other load): trust the ratios, not the absolute figures."]
     if res.busy > BUSY:
         out += ["", "This machine is not quiet: other programs took %.0f %% of the two cores. The figures are"
                 % (100 * res.busy), "worse than on a quiet one, most of all UCX's rates, which are averages."]
@@ -140,7 +140,8 @@ def gnuplot_script(res, path, subtitle):
     peers = [n for n in names if n not in COLOURS]
     colours = dict(COLOURS, **{n: PEER_COLOURS[i % len(PEER_COLOURS)] for i, n in enumerate(peers)})
     panels = [t for t in res.tests if any(res.of(n, f) for n in names for f in figures_of(t))]
-    out = ["set terminal svg size %d,420 font 'sans-serif,12' background '#ffffff'" % (330 * (len(panels) + 1)),
+    out = ["set terminal svg size %d,420 font 'sans-serif,12' background '#ffffff'" %
+           (330 * (len(panels) + 1)),
            "set output '%s'" % path.replace("'", "''"),
            "set style data histogram", "set style histogram clustered gap 1",
            "set style fill solid 1 border rgb '#ffffff'", "set boxwidth 1", "set grid ytics lc rgb '#e0e0e0'",
@@ -160,8 +161,8 @@ def gnuplot_script(res, path, subtitle):
                 "set xlabel '%s'" % ("requests in flight" if test == "rpc" else "message size in bytes"),
                 "unset key", "set yrange [%g:*]" % (0.5 * least_of(res, shown, figures) * UNITS[test][1])]
         out.append("plot " + ", ".join(
-            "%s using %d%s lc rgb '%s' title \"%s\"" % (block, i + 2, ":xtic(1)" if i == 0 else "", colours[n],
-                                                        res.titles[n]) for i, n in enumerate(shown)))
+            "%s using %d%s lc rgb '%s'" % (block, i + 2, ":xtic(1)" if i == 0 else "", colours[n])
+            for i, n in enumerate(shown)))
     # the last panel is the key alone
     out += ["unset logscale", "unset border", "unset tics", "unset title", "unset xlabel", "unset ylabel",
             "set xrange [0:1]", "set yrange [0:1]", "set key left center Left reverse samplen 2",

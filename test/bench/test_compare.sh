@@ -17,7 +17,10 @@ expect() {
     name=$1 file=$2
     shift 2
     for text in "$@"; do
-        tr -s ' ' <"$file" | grep -qF -- "$text" || { fail "$name" "'$text' is not in the output:"; cat "$file"; return; }
+        tr -s ' ' <"$file" | grep -qF -- "$text" && continue
+        fail "$name" "'$text' is not in the output:"
+        cat "$file"
+        return
     done
     pass "$name"
 }
@@ -32,8 +35,8 @@ compare() {
 }
 
 plait_lat() { # SIZE P50 LIMIT
-    printf '{"test":"lat","transport":"shm","size":%s,"window":1,"half_rtt_ns":{"min":1,"p50":%s,"p90":900,' "$1" "$2"
-    printf '"p99":901,"max":902},"limit":%s,"ratio":1}\n' "$3"
+    printf '{"test":"lat","transport":"shm","size":%s,"window":1,"half_rtt_ns":' "$1"
+    printf '{"min":1,"p50":%s,"p90":900,"p99":901,"max":902},"limit":%s,"ratio":1}\n' "$2" "$3"
 }
 
 ucx() { # SIZE P50_US RATE
@@ -57,10 +60,11 @@ for i in 1 2 3; do
         ucx $size "$3" 7 >>"$dir/raw/ucx-tag.lat.$i"
         plait_lat $size "$4" 1 >>"$dir/raw/openmpi.lat.$i"
     done
-    echo "{\"test\":\"rate\",\"size\":8,\"window\":64,\"msgs_per_s\":${i}0000000,\"limit\":100000000}" >"$dir/raw/plait.rate.$i"
+    echo "{\"test\":\"rate\",\"size\":8,\"window\":64,\"msgs_per_s\":${i}0000000,\"limit\":100000000}" \
+        >"$dir/raw/plait.rate.$i"
     { ucx 8 0.05 "${i}500000"; ucx 8 0.05 1000000; } >"$dir/raw/ucx-tag.rate.$i" # the better one counts
     for w in 1 16 64; do
-        echo "{\"test\":\"rpc\",\"size\":8,\"window\":$w,\"requests_per_s\":$((w * i))000000,\"limit\":64000000}"
+        printf '{"test":"rpc","size":8,"window":%s,"requests_per_s":%s000000,"limit":64000000}\n' $w $((w * i))
     done >"$dir/raw/plait.rpc.$i"
 done
 
@@ -141,7 +145,8 @@ case $cores in
         "failed in round 1: exit status 2: plait: unknown option: perf rpc --size 8 --window 1" \
         "ucx_rpc is not built: apt-get install libucx-dev, then make bench-peers"
     compare 1 --quick --tests lat --peers '' --plait "$dir/none"
-    expect missing_plait "$dir/out" "missing: no command $dir/none: build plait (make), or name it with --plait"
+    expect missing_plait "$dir/out" \
+        "missing: no command $dir/none: build plait (make), or name it with --plait"
     ;;
 *) echo "[SKIP] compare::running: only one core" ;;
 esac

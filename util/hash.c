@@ -115,7 +115,8 @@ struct pli_hash_node *pli_hash_table_find_next(const struct pli_hash_node *node)
     return skip_to(node->next, node->hash);
 }
 
-struct pli_hash_node *pli_hash_table_next(const struct pli_hash_table *table, const struct pli_hash_node *node)
+struct pli_hash_node *pli_hash_table_next(const struct pli_hash_table *table,
+                                          const struct pli_hash_node *node)
 {
     size_t i = 0;
 

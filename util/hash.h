@@ -52,6 +52,7 @@ struct pli_hash_node *pli_hash_table_find_next(const struct pli_hash_node *node)
 
 /* Walks all nodes in no particular order, starting with node == NULL; NULL at the end. The table must not
  * change during the walk, except that the caller may empty it by taking out the first one repeatedly. */
-struct pli_hash_node *pli_hash_table_next(const struct pli_hash_table *table, const struct pli_hash_node *node);
+struct pli_hash_node *pli_hash_table_next(const struct pli_hash_table *table,
+                                          const struct pli_hash_node *node);
 
 #endif

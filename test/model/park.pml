@@ -44,7 +44,7 @@
 #endif
 #include "tso.pml"
 
-bool ev[NRINGS];        /* eventfds in the context's epoll, one for each ring, edge-triggered and never read */
+bool ev[NRINGS];        /* eventfds in the context's epoll, one a ring, edge-triggered and never read */
 
 /* ---- producer: publish a record, look at the parked word, kick ---- */
 
@@ -238,7 +238,7 @@ inline choose()
 }
 
 /* What the loop waits for is what the C loop polls. When every ring is parked, only events are left:
- * that is epoll_wait, and to stay there with a record in a ring is the lost wake-up (an invalid end state). */
+ * that is epoll_wait, and to stay there with a record in a ring is the lost wake-up: an invalid end state. */
 proctype consumer()
 {
     byte got[NRINGS], epoch[NRINGS];

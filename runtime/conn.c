@@ -59,23 +59,45 @@ static void post_done(struct plait_conn *c, uint32_t bit)
     pli_session_unref(c->session);
 }
 
+/* If its user has released the session, he is told nothing any more. */
+static void mute(struct plait_conn *c)
+{
+    if (c->session->muted)
+        c->ops = &no_ops;
+}
+
+void pli_conn_close_here(struct plait_conn *c)
+{
+    mute(c);
+    pli_conn_event(c, PLI_CEV_CLOSE, 0, NULL);
+}
+
+void pli_conn_abort_here(struct plait_conn *c)
+{
+    struct plait_session *s = c->session;
+
+    mute(c);
+    if (c->state == PLI_CONN_CLOSED)
+        return;
+    if (s->abort_code)
+        pli_conn_event(c, PLI_CEV_ABORT, s->abort_code, s->abort_text);
+    else
+        pli_conn_event(c, PLI_CEV_ABORT, PLAIT_E_ABORTED, "plait_conn_abort() was called");
+}
+
 static void post_close_fn(struct pli_post *p)
 {
     struct plait_conn *c = pli_container_of(p, struct plait_conn, post_close);
 
-    pli_conn_event(c, PLI_CEV_CLOSE, 0, NULL);
+    pli_conn_close_here(c);
     post_done(c, POST_CLOSE);
 }
 
 static void post_abort_fn(struct pli_post *p)
 {
     struct plait_conn *c = pli_container_of(p, struct plait_conn, post_abort);
-    struct plait_session *s = c->session;
 
-    if (s->abort_code)
-        pli_conn_event(c, PLI_CEV_ABORT, s->abort_code, s->abort_text);
-    else
-        pli_conn_event(c, PLI_CEV_ABORT, PLAIT_E_ABORTED, "plait_conn_abort() was called");
+    pli_conn_abort_here(c);
     post_done(c, POST_ABORT);
 }
 

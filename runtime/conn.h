@@ -135,7 +135,7 @@ struct plait_session {
     struct plait_ctx *lead;
     enum pli_session_state state;
     bool server;
-    bool muted;                /* released by its user: no more callbacks of the session */
+    _Atomic bool muted;        /* released by its user: no more callbacks */
     uint8_t sid[PLI_ID_LEN];
     uint8_t peer_incarnation[PLI_ID_LEN];
     const struct plait_session_ops *ops;
@@ -166,11 +166,11 @@ struct plait_session {
     _Atomic uint32_t closing;  /* no further connections. Any thread */
     char first_text[512];      /* under pli_session_lock(), like first_code's first setting */
     uint32_t listener_number;  /* server */
-    bool released;             /* client: plait_session_release() of the last user; under pli_session_lock() */
+    unsigned users;            /* references that users have; under pli_session_lock() */
     bool lead_gone;            /* the lead context was destroyed; under pli_session_lock() */
     bool asked_peer;           /* client: SESSION_OPEN has been sent */
     bool peer_left;            /* server: SESSION_CLOSE came, or the lead link is lost */
-    int abort_code;            /* what its connections end with */
+    _Atomic int abort_code;    /* what its connections end with; set after its text */
     char abort_text[512];
     struct pli_defer gone;     /* drops the session's own reference */
     struct pli_post post_check; /* to the lead: count again */
@@ -227,6 +227,9 @@ int pli_conn_attach(struct plait_conn *c, struct pli_link *link, const struct pl
 void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg);
 int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, const char *text);
 void pli_conn_quiet_later(struct plait_conn *c);
+/* What the session asks of its connections: on the connection's thread, and from the lead's. */
+void pli_conn_close_here(struct plait_conn *c);
+void pli_conn_abort_here(struct plait_conn *c);
 void pli_conn_post_close(struct plait_conn *c);
 void pli_conn_post_abort(struct plait_conn *c);
 void pli_conn_post_open(struct plait_conn *c);

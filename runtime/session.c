@@ -205,17 +205,6 @@ static void start_here(struct plait_conn *c)
     pli_conn_start(c, &c->session->key);
 }
 
-static void close_here(struct plait_conn *c)
-{
-    pli_conn_event(c, PLI_CEV_CLOSE, 0, NULL);
-}
-
-static void abort_here(struct plait_conn *c)
-{
-    if (c->state != PLI_CONN_CLOSED)
-        pli_conn_event(c, PLI_CEV_ABORT, c->session->abort_code, c->session->abort_text);
-}
-
 static void do_leave(struct plait_session *s)
 {
     struct pli_wire_msg msg = { .type = PLI_WIRE_SESSION_CLOSE };
@@ -286,11 +275,13 @@ int pli_session_event(struct plait_session *s, enum pli_session_event event, int
     if (step.actions & (PLI_SACT_CLOSE | PLI_SACT_ABORT))
         atomic_store(&s->closing, 1);
     if (step.actions & PLI_SACT_CLOSE)
-        each_conn(s, close_here, pli_conn_post_close);
+        each_conn(s, pli_conn_close_here, pli_conn_post_close);
     if (step.actions & PLI_SACT_ABORT) {
-        s->abort_code = code ? code : PLAIT_E_CANCELED;
-        snprintf(s->abort_text, sizeof s->abort_text, "%s", text ? text : "the session was closed before it was open");
-        each_conn(s, abort_here, pli_conn_post_abort);
+        if (!s->abort_code) /* the first reason; other threads may be reading it */
+            snprintf(s->abort_text, sizeof s->abort_text, "%s", text ? text : "the session was closed before it was open");
+        if (!s->abort_code)
+            s->abort_code = code ? code : PLAIT_E_CANCELED;
+        each_conn(s, pli_conn_abort_here, pli_conn_post_abort);
     }
     if (step.actions & (PLI_SACT_CLOSE | PLI_SACT_ABORT))
         pli_session_check(s);
@@ -545,6 +536,7 @@ int pli_session_open_rank(struct plait_session **out, struct plait_ctx *ctx, con
     pli_link_wait(s->link, &s->wait);
     pli_timer_start(ctx, &s->timer, pli_clock_now() + (uint64_t)s->open_timeout_ms * 1000000);
     pli_session_ref(s); /* the caller's */
+    s->users = 1;
     *out = s;
     return 0;
 
@@ -605,6 +597,9 @@ int plait_session_close(struct plait_session *s)
 
 struct plait_session *plait_session_hold(struct plait_session *s)
 {
+    pli_session_lock();
+    s->users++;
+    pli_session_unlock();
     pli_session_ref(s);
     return s;
 }
@@ -633,8 +628,8 @@ void plait_session_release(struct plait_session *s)
         return;
     pli_session_lock();
     /* a server's session is its own; a client's ends with its last user */
-    if (!s->server && !s->lead_gone && !atomic_load(&s->closing) && !s->released) {
-        s->released = post = true;
+    if (--s->users == 0 && !s->server && !s->lead_gone && !atomic_load(&s->closing)) {
+        post = true;
         pli_ctx_post(s->lead, &s->post_release); /* takes the caller's reference along */
     }
     pli_session_unlock();

@@ -260,6 +260,7 @@ void pli_conn_unblock(struct plait_conn *c);
 /* recv.c */
 int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload);
 void pli_conn_asm_drop(struct plait_conn *c);
-void pli_msg_unplace_all(struct pli_link *link); /* copies what is held in place: the memory goes */
+/* Copies what is held in place and gives the place back. must: the memory goes; without it, what finds no memory stays. */
+void pli_msg_unplace_all(struct pli_link *link, bool must);
 
 #endif

@@ -140,8 +140,6 @@ static void link_obj_destroy(struct pli_ctx_obj *obj, bool forked)
 {
     struct pli_link *link = pli_container_of(obj, struct pli_link, obj);
 
-    if (!forked)
-        pli_msg_unplace_all(link);
     if (link->state != PLI_LINK_DOWN) {
         link->code = PLAIT_E_ABORTED;
         snprintf(link->text, sizeof link->text, "the context was destroyed");
@@ -149,6 +147,9 @@ static void link_obj_destroy(struct pli_ctx_obj *obj, bool forked)
             link->state = PLI_LINK_ATTACHING; /* neither drained nor polled */
         link_down(link);
     }
+    /* after the last callbacks, which may have held something more */
+    if (!forked)
+        pli_msg_unplace_all(link, true);
     link_free(link);
 }
 

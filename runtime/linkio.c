@@ -218,6 +218,11 @@ static void link_writable(void *owner)
     pli_link_pump(owner);
 }
 
+static void link_crowded(void *owner)
+{
+    pli_msg_unplace_all(owner, false);
+}
+
 static int link_send_control(void *owner, const void *blob, size_t len, const int *fds, int nfds)
 {
     struct pli_link *link = owner;
@@ -246,4 +251,5 @@ const struct pli_tr_up pli_link_up_calls = {
     .writable = link_writable,
     .send_control = link_send_control,
     .failed = link_failed,
+    .crowded = link_crowded,
 };

@@ -348,7 +348,8 @@ struct plait_msg *plait_msg_hold(struct plait_msg *msg)
     *h = *m;
     h->flags |= PLI_MSG_HELD;
     pli_list_init(&h->node);
-    if (!h->buf && c->state != PLI_CONN_CLOSED && c->tr->ops->hold(c->tr, &h->token) == 0) {
+    /* on a shared context a thread may read it while another one polls, which may move it (pli_msg_unplace_all) */
+    if (!h->buf && !c->ctx->shared && c->state != PLI_CONN_CLOSED && c->tr->ops->hold(c->tr, &h->token) == 0) {
         h->flags |= PLI_MSG_IN_PLACE;
         pli_list_push_back(&c->link->held, &h->node);
         pli_link_ref(c->link);
@@ -384,8 +385,9 @@ void plait_msg_release(struct plait_msg *msg)
         return;
     c = msg->conn;
     s = c->session;
-    /* a closed connection's context may be gone; one with messages in place has a link, and so a context */
-    if (c->state != PLI_CONN_CLOSED && !c->ctx->forked)
+    /* A reply owes nothing: any thread may release it, where it is a copy. A closed connection's context may be gone; one with
+     * messages in place has a link, and so a context. */
+    if (msg->kind != PLAIT_REPLY && c->state != PLI_CONN_CLOSED && !c->ctx->forked)
         finish(c, m);
     if (m->flags & PLI_MSG_IN_PLACE)
         leave_place(m, c->held_link);
@@ -394,7 +396,7 @@ void plait_msg_release(struct plait_msg *msg)
     pli_session_unref(s);
 }
 
-void pli_msg_unplace_all(struct pli_link *link)
+void pli_msg_unplace_all(struct pli_link *link, bool must)
 {
     struct pli_list *node;
 
@@ -402,6 +404,8 @@ void pli_msg_unplace_all(struct pli_link *link)
         struct pli_msg *h = pli_container_of(node, struct pli_msg, node);
 
         h->buf = copy_out(h);
+        if (!h->buf && !must)
+            return;
         if (!h->buf) {
             h->pub.hdr = h->pub.data = NULL;
             h->pub.hdr_len = 0;
@@ -469,7 +473,8 @@ int plait_replyx(struct plait_msg *req, const struct plait_out *out)
     struct pli_msg *m = (struct pli_msg *)req;
     int rc;
 
-    if (out->size != sizeof *out || out->flags & ~PLAIT_MORE || out->on_reply || out->on_done)
+    if (out->size != sizeof *out || out->flags & ~PLAIT_MORE || out->on_reply || out->on_done ||
+        (out->hdr_len && !out->hdr) || (out->len && !out->data))
         return pli_fail(PLAIT_E_INVAL, "a reply has a header part, data and PLAIT_MORE: begin with PLAIT_OUT_INIT");
     if (out->hdr_len > PLAIT_HDR_MAX)
         return pli_fail(PLAIT_E_TOOBIG, "a header part of %u bytes is over PLAIT_HDR_MAX, %u", out->hdr_len, PLAIT_HDR_MAX);

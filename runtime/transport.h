@@ -32,6 +32,8 @@ struct pli_tr_up {
     int (*send_control)(void *owner, const void *blob, size_t len, const int *fds, int nfds);
     /* The peer broke the transport's own rules, text says how (code PLAIT_E_PROTO or PLAIT_E_BADPEER). Poll stops after it. */
     void (*failed)(void *owner, int code, const char *text);
+    /* From poll: records held in place keep a quarter of the ring from the peer. Copy them and release their place. May be NULL. */
+    void (*crowded)(void *owner);
 };
 
 struct pli_topo;

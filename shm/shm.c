@@ -233,6 +233,14 @@ static void publish_cursor(struct pli_shm *s)
         wake_peer(s);
 }
 
+/* A good part of the ring has been read: give it back. What is held in place may stand in the way. */
+static __attribute__((noinline)) void give_back(struct pli_shm *s)
+{
+    publish_cursor(s);
+    if (s->rx.pos - s->rx.published >= s->rx.nslots / 4 && s->tr.up->crowded)
+        s->tr.up->crowded(s->tr.owner);
+}
+
 static int bad_record(struct pli_shm *s, const char *what)
 {
     s->tr.up->failed(s->tr.owner, PLAIT_E_PROTO, what);
@@ -307,7 +315,7 @@ static int shm_poll(struct pli_tr *tr, int budget)
             return n;
         s->rx.pos += k;
         if (__builtin_expect(s->rx.pos - s->rx.published >= s->rx.nslots / 4, 0))
-            publish_cursor(s);
+            give_back(s);
     }
     if (n == 0 && s->rx.pos != s->rx.published && atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
         publish_cursor(s);

@@ -94,7 +94,7 @@ PLAIT_API int plait_msg_refuse(struct plait_msg *msg);
 
 /**
  * Keeps a received message beyond its callback. Its bytes stay where they are as long as that costs the sender no more than a
- * quarter of the ring; otherwise they are copied.
+ * quarter of the ring; otherwise they are copied, now or later while the context polls: read data and hdr from the message each time.
  * @return the message to use from now on (msg itself is invalid then), or NULL: no memory. Release it with plait_msg_release().
  */
 PLAIT_API struct plait_msg *plait_msg_hold(struct plait_msg *msg);

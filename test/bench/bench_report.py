@@ -101,8 +101,8 @@ def table(res, rounds):
                                                       "to limit", "to best peer"))
             out += [table_line(res, name, figure) for name in res.rows(test)]
     if res.limit_drift() > 1.3:
-        out += ["", "The limit itself moved by a factor of %.1f between rounds (another placement of the cores,"
-                % res.limit_drift(), "or other load): trust the ratios, not the absolute figures."]
+        out += ["", "The limit itself moved by a factor of %.1f between rounds (other placement of the"
+                % res.limit_drift(), "cores, other load): trust the ratios, not the absolute figures."]
     if res.busy > BUSY:
         out += ["", "This machine is not quiet: other programs took %.0f %% of the two cores. The figures are"
                 % (100 * res.busy), "worse than on a quiet one, most of all UCX's rates, which are averages."]

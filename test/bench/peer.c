@@ -145,8 +145,8 @@ void peer_print_rate(struct peer_samples *s, const char *test, const char *field
                      int size, int window)
 {
     qsort(s->v, (size_t)s->n, sizeof s->v[0], by_value);
-    printf("{\"test\":\"%s\",\"transport\":\"%s\",\"size\":%d,\"window\":%d,\"%s\":%.0f}\n", test,
-           transport, size, window, field, percentile(s, 0.5));
+    printf("{\"test\":\"%s\",\"transport\":\"%s\",\"size\":%d,\"window\":%d,\"%s\":%.0f}\n", test, transport,
+           size, window, field, percentile(s, 0.5));
     fflush(stdout);
     s->n = 0;
 }

@@ -64,7 +64,8 @@ for i in 1 2 3; do
         >"$dir/raw/plait.rate.$i"
     { ucx 8 0.05 "${i}500000"; ucx 8 0.05 1000000; } >"$dir/raw/ucx-tag.rate.$i" # the better one counts
     for w in 1 16 64; do
-        printf '{"test":"rpc","size":8,"window":%s,"requests_per_s":%s000000,"limit":64000000}\n' $w $((w * i))
+        printf '{"test":"rpc","size":8,"window":%s,"requests_per_s":%s000000,"limit":64000000}\n' \
+            $w $((w * i))
     done >"$dir/raw/plait.rpc.$i"
 done
 

@@ -515,9 +515,10 @@ static void run_fn(void *arg)
 {
     char c;
 
-    if (arg)
+    if (arg) /* one of many threads, which would race for ran_on */
         cr_expect_eq(read(gate[0], &c, 1), 1);
-    ran_on = pthread_self();
+    else
+        ran_on = pthread_self();
     __atomic_add_fetch(&ran, 1, __ATOMIC_SEQ_CST);
 }
 

@@ -333,16 +333,22 @@ static void opened(struct plait_conn *c)
     if (c->ops->on_open)
         c->ops->on_open(c, c->arg);
     pli_session_check(c->session);
-    if (c->blocked) /* sends were tried before it was open */
-        pli_ctx_defer(c->ctx, &c->link->pump);
+    if (!c->blocked || c->state != PLI_CONN_OPEN)
+        return;
+    /* sends were tried before it was open */
+    if (!pli_list_is_on(&c->blocked_on))
+        pli_list_push_back(&c->link->blocked, &c->blocked_on);
+    pli_ctx_defer(c->ctx, &c->link->pump);
 }
 
 static void detach(struct plait_conn *c, bool zombie)
 {
     struct pli_link *link = c->link;
 
-    if (c->reserving && c->tr)
+    if (c->reserving && c->tr) {
         c->tr->ops->abandon(c->tr);
+        pli_ctx_defer(c->ctx, &link->pump); /* what the reservation kept back */
+    }
     c->reserving = false;
     pli_timer_stop(c->ctx, &c->linger);
     pli_defer_cancel(&c->quiet);

@@ -92,7 +92,8 @@ struct plait_conn {
     uint32_t window;      /* of the peer's messages */
     uint32_t credit_step; /* tell at the latest after this many */
     struct pli_link *link;
-    uint32_t rx_owed;     /* requests not yet replied to */
+    uint32_t rx_owed;     /* requests not yet replied to, receipts not yet given */
+    uint32_t rx_seen;     /* messages that came and take space in the window */
     uint32_t npending;    /* entries in use in reqs, forgotten ones too */
     struct pli_req *reqs;
     uint16_t req_free;    /* first free entry, PLI_REQ_NONE */

@@ -41,11 +41,25 @@ static inline int take_credit(struct plait_conn *c, uint64_t w1)
 static inline void release_credit(struct plait_conn *c)
 {
     c->rx_released++;
-    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step, 0) && c->state != PLI_CONN_CLOSED)
+    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step, 0))
+        pli_conn_credit_now(c);
+}
+
+/* While messages are held the peer may see a full window long before credit_step is reached. */
+static void credit_if_peer_waits(struct plait_conn *c)
+{
+    if (c->rx_seen - c->rx_credited >= c->window && c->rx_released != c->rx_credited && c->state != PLI_CONN_CLOSED)
         pli_conn_credit_now(c);
 }
 
 /* ---- delivery ---- */
+
+static __attribute__((noinline)) void give_receipt(struct plait_conn *c, const struct pli_msg *m)
+{
+    pli_conn_send_receipt(c, m->cookie, m->flags & PLI_MSG_REFUSED ? PLAIT_E_REFUSED : 0);
+    c->rx_owed--;
+    pli_conn_quiet_later(c);
+}
 
 /* The message's user is done with it. */
 static inline void finish(struct plait_conn *c, struct pli_msg *m)
@@ -55,7 +69,7 @@ static inline void finish(struct plait_conn *c, struct pli_msg *m)
     if (m->pub.kind == PLAIT_REQUEST && __builtin_expect(!(m->flags & PLI_MSG_REPLIED), 0))
         plait_reply_error(&m->pub, PLAIT_E_NOREPLY);
     else if (__builtin_expect(m->flags & PLI_MSG_RECEIPT, 0))
-        pli_conn_send_receipt(c, m->cookie, m->flags & PLI_MSG_REFUSED ? PLAIT_E_REFUSED : 0);
+        give_receipt(c, m);
     if (!(m->flags & PLI_MSG_COUNTED) && c->state != PLI_CONN_CLOSED) {
         m->flags |= PLI_MSG_COUNTED;
         release_credit(c);
@@ -73,6 +87,8 @@ static inline void deliver(struct plait_conn *c, struct pli_msg *m)
         finish(c, m);
         if (__builtin_expect(m->buf != NULL, 0))
             free(m->buf);
+    } else {
+        credit_if_peer_waits(c);
     }
 }
 
@@ -93,12 +109,16 @@ static inline int incoming(struct plait_conn *c, uint32_t meta, uint64_t cookie,
     struct pli_msg m;
     bool is_request = pli_meta_type(meta) == PLI_REC_REQUEST;
 
+    if (__builtin_expect(++c->rx_seen - c->rx_released > c->window, 0)) {
+        free(buf);
+        return pli_conn_breach(c, "more messages than the window allows");
+    }
     fill(&m, c, hdr, pli_meta_hdr_len(meta), data, len);
     m.buf = buf;
     m.cookie = (uint32_t)cookie;
     m.pub.kind = is_request ? PLAIT_REQUEST : PLAIT_ONEWAY;
     m.flags = meta & PLI_RF_RECEIPT << 8 ? PLI_MSG_RECEIPT : 0;
-    c->rx_owed += is_request;
+    c->rx_owed += is_request || m.flags;
     deliver(c, &m);
     return 0;
 }
@@ -279,8 +299,7 @@ int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *pa
     case PLI_REC_REQUEST | PLI_RF_COOKIE << 8:
         if (__builtin_expect(meta >> 16 > PLAIT_HDR_MAX || len > c->max_msg, 0))
             return pli_conn_breach(c, "a message over the maximum length");
-        incoming(c, meta, cookie, p, p + pli_meta_hdr_len(meta), len, NULL);
-        break;
+        return incoming(c, meta, cookie, p, p + pli_meta_hdr_len(meta), len, NULL);
     case PLI_REC_REPLY | PLI_RF_COOKIE << 8:
         if (__builtin_expect(meta >> 16 > PLAIT_HDR_MAX || len > c->max_msg, 0))
             return pli_conn_breach(c, "a reply over the maximum length");
@@ -387,8 +406,10 @@ void plait_msg_release(struct plait_msg *msg)
     s = c->session;
     /* A reply owes nothing: any thread may release it, where it is a copy. A closed connection's context may be gone; one with
      * messages in place has a link, and so a context. */
-    if (msg->kind != PLAIT_REPLY && c->state != PLI_CONN_CLOSED && !c->ctx->forked)
+    if (msg->kind != PLAIT_REPLY && c->state != PLI_CONN_CLOSED && !c->ctx->forked) {
         finish(c, m);
+        credit_if_peer_waits(c);
+    }
     if (m->flags & PLI_MSG_IN_PLACE)
         leave_place(m, c->held_link);
     free(m->buf);

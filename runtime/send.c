@@ -23,10 +23,14 @@ void pli_conn_update_small(struct plait_conn *c)
     c->small_max = max < c->peer_max_msg ? max : c->peer_max_msg;
 }
 
-static inline uint32_t credit(struct plait_conn *c)
+/* Sends a record that carries the credit. */
+static int send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more)
 {
-    c->rx_credited = c->rx_released;
-    return c->rx_released;
+    int rc = c->tr->ops->send(c->tr, meta, w1 | pli_rec_w1(0, 0, c->rx_released), cookie, data, hdr, more);
+
+    if (rc == 0)
+        c->rx_credited = c->rx_released;
+    return rc;
 }
 
 /* ---- parts and the queue ---- */
@@ -34,21 +38,20 @@ static inline uint32_t credit(struct plait_conn *c)
 /* Sends of m what fits: 0 all of it, PLAIT_E_AGAIN not all. */
 static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
 {
-    const struct pli_tr_ops *ops = c->tr->ops;
-    uint32_t max = ops->max_payload(c->tr);
+    uint32_t max = c->tr->ops->max_payload(c->tr);
     uint32_t head = (m->meta & PLI_RF_COOKIE << 8 ? 8u : 0u) + m->hdr_len;
     uint32_t part;
     uint64_t cookie = m->cookie;
     int rc;
 
     if (!m->started && head + m->len <= max)
-        return ops->send(c->tr, m->meta, pli_rec_w1((uint32_t)m->len, m->chan, credit(c)), m->cookie, m->data, m->hdr, more);
+        return send_record(c, m->meta, pli_rec_w1((uint32_t)m->len, m->chan, 0), m->cookie, m->data, m->hdr, more);
     if (!m->started) {
         uint32_t meta = m->meta | (PLI_RF_FRAG | PLI_RF_COOKIE) << 8;
 
         part = max - 8 - m->hdr_len;
         cookie = (uint32_t)m->cookie | (uint64_t)m->len << 32;
-        rc = ops->send(c->tr, meta, pli_rec_w1(part, c->peer_chan, credit(c)), cookie, m->data, m->hdr, true);
+        rc = send_record(c, meta, pli_rec_w1(part, c->peer_chan, 0), cookie, m->data, m->hdr, true);
         if (rc < 0)
             return rc;
         m->started = true;
@@ -58,8 +61,7 @@ static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
         bool last = m->len - m->sent <= max;
 
         part = last ? (uint32_t)(m->len - m->sent) : max;
-        rc = ops->send(c->tr, pli_rec_meta(PLI_REC_FRAG, 0, 0), pli_rec_w1(part, c->peer_chan, credit(c)), 0,
-                       m->data + m->sent, NULL, false);
+        rc = send_record(c, pli_rec_meta(PLI_REC_FRAG, 0, 0), pli_rec_w1(part, c->peer_chan, 0), 0, m->data + m->sent, NULL, false);
         if (rc < 0)
             return rc;
         m->sent += part;
@@ -465,10 +467,16 @@ void pli_conn_send_frame(struct plait_conn *c, const struct pli_wire_msg *msg)
         pli_link_fail(c->link, rc, pli_err_text());
 }
 
-/* Tells the credit alone. If the ring is full, pli_conn_pump() or a later release does. */
+/* Tells the credit alone. If the ring is full, pli_conn_pump() or a later release does. A peer that has sent FIN needs none, and after
+ * DONE nothing may follow. */
 void pli_conn_credit_now(struct plait_conn *c)
 {
-    int rc = c->tr->ops->send(c->tr, pli_rec_meta(PLI_REC_CREDIT, 0, 0), pli_rec_w1(0, c->peer_chan, c->rx_released), 0, NULL,
+    int rc;
+
+    c->credit_due = false;
+    if (c->state != PLI_CONN_OPEN && c->state != PLI_CONN_FIN_SENT)
+        return;
+    rc = c->tr->ops->send(c->tr, pli_rec_meta(PLI_REC_CREDIT, 0, 0), pli_rec_w1(0, c->peer_chan, c->rx_released), 0, NULL,
                               NULL, false);
 
     c->credit_due = rc < 0;
@@ -520,11 +528,14 @@ static int commit_check(struct plait_conn *c, const struct plait_slot *slot, siz
 static void commit(struct plait_conn *c, struct plait_slot *slot, enum pli_rec_type type, size_t len, uint64_t cookie,
                    unsigned flags)
 {
-    c->tr->ops->commit(c->tr, pli_rec_meta(type, PLI_RF_COOKIE, 0), pli_rec_w1((uint32_t)len, c->peer_chan, credit(c)),
+    c->tr->ops->commit(c->tr, pli_rec_meta(type, PLI_RF_COOKIE, 0), pli_rec_w1((uint32_t)len, c->peer_chan, c->rx_released),
                        cookie, flags & PLAIT_MORE);
+    c->rx_credited = c->rx_released;
     c->reserving = false;
     slot->priv[0] = 0;
     accepted(c);
+    if (!pli_list_is_empty(&c->txq)) /* a reply was queued behind the reservation: it goes first */
+        pli_conn_update_limit(c);
     /* what the reservation kept back */
     if (!pli_list_is_empty(&c->link->ctl) || !pli_list_is_empty(&c->link->queued))
         pli_ctx_defer(c->ctx, &c->link->pump);

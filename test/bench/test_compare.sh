@@ -118,7 +118,7 @@ cat >"$dir/bin/plait" <<'EOF'
 #!/bin/sh
 case "$*" in
 --version) echo "plait 9.8.7" ;;
-"perf lat --size 8,64,1024,4096 --iterations "*" --json") /bin/cat "$0.lat" ;;
+"perf lat --size 8,64,1024,4096 --iterations "*" --rounds 3 --cpus $cores --json") /bin/cat "$0.lat" ;;
 *) echo "plait: unknown option: $*" >&2; exit 2 ;;
 esac
 EOF
@@ -143,7 +143,7 @@ case $cores in
         "missing: mpiexec.mpich is not installed: apt-get install mpich libmpich-dev"
     compare 1 --quick --tests rpc --rounds 1 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
     expect failing_command "$dir/out" \
-        "failed in round 1: exit status 2: plait: unknown option: perf rpc --size 8 --window 1" \
+        "failed in round 1: exit status 2: plait: unknown option: perf rpc --size 8 --window 1,16,64" \
         "ucx_rpc is not built: apt-get install libucx-dev, then make bench-peers"
     compare 1 --quick --tests lat --peers '' --plait "$dir/none"
     expect missing_plait "$dir/out" \

@@ -30,6 +30,7 @@ static void link_free(struct pli_link *link)
     pli_defer_cancel(&link->reap);
     pli_defer_cancel(&link->pump);
     pli_defer_cancel(&link->ready);
+    pli_defer_cancel(&link->flush);
     if (link->connector)
         pli_connector_cancel(link->connector);
     if (link->ch_open)
@@ -180,6 +181,15 @@ static void ready_fn(struct pli_defer *d)
     tell_waits(pli_container_of(d, struct pli_link, ready));
 }
 
+static void flush_fn(struct pli_defer *d)
+{
+    struct pli_link *link = pli_container_of(d, struct pli_link, flush);
+
+    link->flush_due = false;
+    if (pli_link_is_up(link))
+        link->tr->ops->flush(link->tr);
+}
+
 static struct pli_link *link_new(struct plait_ctx *ctx)
 {
     struct pli_link *link = calloc(1, sizeof *link);
@@ -199,6 +209,7 @@ static struct pli_link *link_new(struct plait_ctx *ctx)
     pli_defer_init(&link->reap, reap_fn);
     pli_defer_init(&link->pump, pump_fn);
     pli_defer_init(&link->ready, ready_fn);
+    pli_defer_init(&link->flush, flush_fn);
     pli_list_push_back(&ctx->links, &link->node);
     pli_ctx_obj_add(ctx, &link->obj, link_obj_destroy);
     return link;

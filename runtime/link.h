@@ -49,6 +49,7 @@ struct pli_link {
     struct plait_conn **chans;    /* by channel number: a connection, &pli_conn_zombie, or NULL */
     uint32_t nchans;
     enum pli_link_state state;
+    bool flush_due;               /* flush is deferred */
     struct plait_ctx *ctx;
 
     struct pli_list node;         /* ctx->links */
@@ -78,6 +79,7 @@ struct pli_link {
     struct pli_defer reap;        /* free it */
     struct pli_defer pump;        /* writable without the ring having been full */
     struct pli_defer ready;       /* somebody waits for a link that is up already */
+    struct pli_defer flush;       /* PLAIT_MORE held something back: at the end of the poll it goes */
     int code;                     /* why it is going down */
     char text[512];
     char who[96];                 /* the peer, for messages */

@@ -222,6 +222,15 @@ static inline bool may_send(const struct plait_conn *c, size_t len)
     return c->tx_seq != c->tx_limit && len <= c->small_max && !c->ctx->forked;
 }
 
+/* After a send with PLAIT_MORE: at the latest the end of the poll lets it out, also on a link that nobody polls now. */
+static inline void flush_later(struct plait_conn *c)
+{
+    if (!c->link->flush_due) {
+        c->link->flush_due = true;
+        pli_ctx_defer(c->ctx, &c->link->flush);
+    }
+}
+
 static inline void accepted(struct plait_conn *c)
 {
     c->tx_seq++;
@@ -253,6 +262,8 @@ static __attribute__((noinline)) int send_long(struct plait_conn *c, uint32_t me
     accepted(c);
     pli_conn_update_limit(c);
     pli_conn_update_small(c);
+    if (out->flags & PLAIT_MORE)
+        flush_later(c);
     return 0;
 }
 
@@ -269,6 +280,8 @@ int plait_send(struct plait_conn *c, const void *data, size_t len, unsigned flag
         if (__builtin_expect(rc == 0, 1)) {
             c->rx_credited = c->rx_released;
             accepted(c);
+            if (flags)
+                flush_later(c);
             return 0;
         }
         if (rc != PLAIT_E_TOOBIG)
@@ -331,6 +344,8 @@ int plait_request(struct plait_conn *c, const void *data, size_t len, unsigned f
             c->npending++;
             c->rx_credited = c->rx_released;
             accepted(c);
+            if (flags)
+                flush_later(c);
             return 0;
         }
         if (rc != PLAIT_E_TOOBIG)
@@ -429,6 +444,8 @@ int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const
 sent:
     c->sent++;
     c->ctx->st.msgs_sent++;
+    if (more)
+        flush_later(c);
     return 0;
 }
 
@@ -534,6 +551,8 @@ static void commit(struct plait_conn *c, struct plait_slot *slot, enum pli_rec_t
     c->reserving = false;
     slot->priv[0] = 0;
     accepted(c);
+    if (flags)
+        flush_later(c);
     if (!pli_list_is_empty(&c->txq)) /* a reply was queued behind the reservation: it goes first */
         pli_conn_update_limit(c);
     /* what the reservation kept back */

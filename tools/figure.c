@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "figure.h"
+
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include "cli.h"
+
+static const struct {
+    const char *name, *field, *what, *unit;
+    double scale;
+} tests[PERF_TESTS] = {
+    [PERF_LIMIT] = { "limit", NULL, "the machine's own limits", NULL, 1 },
+    [PERF_LAT] = { "lat", "half_rtt_ns", "half round trip, one-way messages each way", "ns", 1 },
+    [PERF_RATE] = { "rate", "msgs_per_s", "one-way messages", "M/s", 1e-6 },
+    [PERF_RPC] = { "rpc", "requests_per_s", "requests with replies", "M/s", 1e-6 },
+    [PERF_BW] = { "bw", "bytes_per_s", "bytes in one-way messages", "GB/s", 1e-9 },
+    [PERF_WAKE] = { "wake", "half_rtt_ns", "half round trip between contexts that sleep", "us", 1e-3 },
+};
+
+static bool is_time(enum perf_test t)
+{
+    return t == PERF_LAT || t == PERF_WAKE;
+}
+
+const char *perf_test_name(enum perf_test t)
+{
+    return tests[t].name;
+}
+
+/* ---- JSON ---- */
+
+struct json_object *figure_number(double v, int digits)
+{
+    static const char *const formats[] = { "%.0f", "%.1f", "%.2f", "%.3f" };
+    struct json_object *o;
+
+    if (!(v > -1e300 && v < 1e300))
+        return NULL; /* printed as null */
+    o = json_object_new_double(v);
+    json_object_set_serializer(o, json_object_double_to_json_string, (void *)(uintptr_t)formats[digits], NULL);
+    return o;
+}
+
+struct json_object *figure_stats(const struct stats *s, int digits)
+{
+    struct json_object *o = json_object_new_object();
+
+    json_object_object_add(o, "min", figure_number(s->min, digits));
+    json_object_object_add(o, "p50", figure_number(s->p50, digits));
+    json_object_object_add(o, "p90", figure_number(s->p90, digits));
+    json_object_object_add(o, "p99", figure_number(s->p99, digits));
+    json_object_object_add(o, "max", figure_number(s->max, digits));
+    return o;
+}
+
+struct json_object *figure_json(const struct figure *f)
+{
+    struct json_object *o = json_object_new_object(), *cpus = json_object_new_array();
+    int digits = is_time(f->test) ? 1 : 0;
+
+    json_object_object_add(o, "test", json_object_new_string(tests[f->test].name));
+    json_object_object_add(o, "transport", json_object_new_string(f->transport));
+    json_object_object_add(o, "size", json_object_new_int64((int64_t)f->size));
+    json_object_object_add(o, "window", json_object_new_int64(f->window));
+    json_object_object_add(o, tests[f->test].field,
+                           is_time(f->test) ? figure_stats(&f->half_rtt, 1) : figure_number(f->value, 0));
+    json_object_object_add(o, "limit", figure_number(f->limit, digits));
+    if (f->test == PERF_LAT)
+        json_object_object_add(o, "physical", figure_number(f->physical, digits));
+    if (f->test == PERF_BW) {
+        json_object_object_add(o, "memcpy", figure_number(f->memcpy_limit, digits));
+        json_object_object_add(o, "pipelined", figure_number(f->pipelined_limit, digits));
+    }
+    json_object_object_add(o, "ratio", figure_number(f->ratio, 3));
+    json_object_object_add(o, "rounds", json_object_new_int64(f->rounds));
+    json_object_object_add(o, "iterations", json_object_new_int64((int64_t)f->iterations));
+    json_object_array_add(cpus, json_object_new_int(f->cpu_a));
+    json_object_array_add(cpus, json_object_new_int(f->cpu_b));
+    json_object_object_add(o, "cpus", cpus);
+    if (f->note)
+        json_object_object_add(o, "note", json_object_new_string(f->note));
+    return o;
+}
+
+void figure_print_json(struct json_object *o)
+{
+    puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(o);
+}
+
+/* ---- table ---- */
+
+void figure_print_head(const struct figure *f)
+{
+    const char *unit = tests[f->test].unit;
+
+    printf("%s: %s, %s, over %s, CPUs %d and %d, medians of %u rounds\n", tests[f->test].name,
+           tests[f->test].what, unit, f->transport, f->cpu_a, f->cpu_b, f->rounds);
+    if (is_time(f->test))
+        printf("%9s %9s %9s %9s %9s %9s %9s %9s %7s\n", "size", "min", "p50", "p90", "p99", "max", "limit",
+               f->test == PERF_LAT ? "physical" : "", "ratio");
+    else if (f->test == PERF_BW)
+        printf("%9s %9s %9s %9s %9s %9s %7s\n", "size", "window", unit, "limit", "memcpy", "pipelined", "ratio");
+    else
+        printf("%9s %9s %9s %9s %7s\n", "size", "window", unit, "limit", "ratio");
+}
+
+void figure_print_row(const struct figure *f)
+{
+    double k = tests[f->test].scale;
+    char size[CLI_TEXT];
+
+    printf("%9s", cli_bytes(size, f->size));
+    if (is_time(f->test)) {
+        const struct stats *s = &f->half_rtt;
+
+        printf(" %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f", k * s->min, k * s->p50, k * s->p90, k * s->p99,
+               k * s->max, k * f->limit);
+        if (f->test == PERF_LAT)
+            printf(" %9.1f", f->physical);
+        else
+            printf(" %9s", "");
+    } else {
+        printf(" %9u %9.2f %9.2f", f->window, k * f->value, k * f->limit);
+        if (f->test == PERF_BW)
+            printf(" %9.2f %9.2f", k * f->memcpy_limit, k * f->pipelined_limit);
+    }
+    printf(" %7.2f\n", f->ratio);
+    fflush(stdout);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* plait perf: what its files share. A client measures, a peer (a process of its own, or one that the user
+ * started with --serve) does what it is told by control requests. Single thread on both sides. */
+#ifndef TOOLS_PERF_H
+#define TOOLS_PERF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <plait/plait.h>
+#include "cli.h"
+#include "figure.h"
+#include "limit.h"
+
+/* ---- between client and peer ---- */
+
+/* Begins the private data of both sides: name and version of this small protocol. The client adds
+ * " window=N", the peer " cpu=N". */
+#define PERF_HELLO "plait-perf 1"
+
+enum perf_mode {
+    PERF_IDLE,
+    PERF_ECHO,  /* a one-way message is sent back */
+    PERF_SINK,  /* one-way messages are counted */
+    PERF_REPLY, /* requests are answered with their own bytes */
+};
+
+enum perf_op { PERF_START = 1, PERF_COUNT, PERF_STOP };
+
+/* A request with a header part is a control request; this is the header. */
+struct perf_cmd {
+    uint32_t op, mode;
+    uint32_t spin; /* nonzero: poll without sleep until PERF_STOP */
+    uint32_t zero;
+};
+
+/* Data of its reply. */
+struct perf_answer {
+    uint64_t count, bytes; /* one-way messages since PERF_START */
+};
+
+/* ---- options ---- */
+
+#define PERF_ROUNDS_MAX 100u
+#define PERF_WINDOW_MAX 16384u
+
+struct perf_opts {
+    unsigned tests;            /* bits 1 << enum perf_test */
+    struct cli_list sizes, windows; /* n 0: each test's own */
+    unsigned long iterations;  /* in each round; 0: each test's own */
+    unsigned long rounds;
+    unsigned long batch;       /* of rate */
+    const char *transport;     /* "auto", "shm", "ofi" */
+    int cpus[2];               /* client, peer; -1: as placement says */
+    bool json;
+    const char *serve, *connect;
+    bool peer;                 /* this is the peer that a client started */
+};
+
+/* Replaces what is -1 in cpus: the first and the second core that this process may use. */
+void perf_choose_cpus(int cpus[2]);
+
+/* perf --serve; returns the exit status. Blocks until it is told to end. */
+int perf_serve(const struct perf_opts *o);
+
+/* ---- the peer process of a client ---- */
+
+struct perf_peer {
+    pid_t pid;   /* 0: none */
+    int in, out; /* its standard input, whose end ends it, and its standard output */
+    char uri[1500];
+};
+
+/* Starts this program as a peer pinned to a CPU, and waits until it listens. CLI_OK, or CLI_FAILED with a
+ * message. The peer ends when this process ends, however that happens. */
+int perf_peer_start(struct perf_peer *p, int cpu);
+/* Tells it to end and waits; kills it if that takes too long. */
+void perf_peer_stop(struct perf_peer *p);
+
+/* ---- the client ---- */
+
+struct perf_client {
+    struct plait_ctx *ctx;
+    struct plait_session *session;
+    struct plait_conn *conn;
+    struct plait_timer *watchdog;
+    const char *uri;
+    char transport[16];
+    int peer_cpu;         /* -1: unknown */
+    bool park;            /* sleep while waiting: polling would keep the peer from running */
+    bool closing, closed;
+
+    int status;           /* why nothing goes on, a negative code; */
+    char why[500];        /* its sentence */
+    uint64_t seen;        /* messages at the watchdog's last look */
+    unsigned quiet;       /* seconds since something moved */
+
+    /* of the round that runs */
+    bool done;            /* what perf_wait() waits for */
+    bool blocked;         /* a send found no space */
+    const unsigned char *buf;
+    size_t size;
+    unsigned window;
+    unsigned batch, batch_left;
+    unsigned long left, to_send;
+    double t0;
+    double *samples;      /* ns, half round trips */
+    size_t nsamples;
+    struct perf_answer answer;
+};
+
+/* All of these: 0 or a negative code, with c->why. They block, with the context running. */
+int perf_client_open(struct perf_client *c, const struct plait_conn_ops *ops, unsigned window);
+int perf_client_close(struct perf_client *c);
+/* A control request and its reply, in c->answer. */
+int perf_control(struct perf_client *c, enum perf_op op, enum perf_mode mode);
+
+/* Waits until c->done (and clears it), or for space until !c->blocked. */
+int perf_wait(struct perf_client *c);
+int perf_wait_space(struct perf_client *c);
+
+/* Records a failure, the first one counts; with a sentence or, fmt NULL, the library's. Returns the code. */
+int perf_fail(struct perf_client *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* For callbacks: what perf_wait() waits for is there. */
+void perf_done(struct perf_client *c);
+
+/* ns */
+double perf_now(void);
+
+/* ---- the tests ---- */
+
+/* What a round gave. */
+struct perf_round {
+    struct stats half_rtt; /* lat, wake */
+    double value;          /* the figure whose ratio to the limit counts: p50, or a second */
+};
+
+struct perf_limits {
+    double value, physical, memcpy, pipelined;
+};
+
+struct perf_kind {
+    enum perf_test test;
+    enum perf_mode mode;
+    const struct plait_conn_ops *ops;
+    /* One round of n messages, already started at the peer. 0 or a negative code with c->why. */
+    int (*round)(struct perf_client *c, unsigned long n, struct perf_round *out);
+    /* The limit; n as above. 0 or a negative code with limit_error(). */
+    int (*limit)(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
+                 struct perf_limits *out);
+    unsigned long (*iterations)(size_t size); /* that are enough */
+    const char *sizes;
+    const char *windows;
+    bool sleeps; /* both sides sleep while they wait */
+};
+
+/* NULL for PERF_LIMIT. */
+const struct perf_kind *perf_kind(enum perf_test t);
+
+/* Runs the tests; prints figures and errors; returns the exit status. */
+int perf_run(const struct perf_opts *o);
+
+/* `perf limit`: as above. */
+int perf_run_limit(const struct perf_opts *o, struct limit_pair *pair);
+
+#endif

@@ -323,13 +323,16 @@ static void check_fn(struct pli_post *p)
     unsigned made, up, down;
 
     atomic_store(&s->check_posted, 0);
-    made = atomic_load(&s->made);
+    /* the lock: no connection joins between the count and the end (join() in service.c looks at closing, then counts) */
+    pli_session_lock();
+    down = atomic_load(&s->down); /* before up: what has ended has been counted as open */
     up = atomic_load(&s->up);
-    down = atomic_load(&s->down);
-    if (s->state == PLI_SES_JOINING && down)
-        pli_session_event(s, PLI_SEV_FAIL, atomic_load(&s->first_code), s->first_text);
-    else if (s->state == PLI_SES_JOINING && up == s->nconns)
+    made = atomic_load(&s->made);
+    pli_session_unlock();
+    if (s->state == PLI_SES_JOINING && up == s->nconns) /* even if one has ended since */
         pli_session_event(s, PLI_SEV_CONNS_UP, 0, NULL);
+    else if (s->state == PLI_SES_JOINING && down)
+        pli_session_event(s, PLI_SEV_FAIL, atomic_load(&s->first_code), s->first_text);
     if (down == made && (!s->server || s->peer_left) && s->state >= PLI_SES_JOINING)
         pli_session_event(s, PLI_SEV_CONNS_DOWN, 0, NULL);
     pli_session_unref(s);

@@ -216,7 +216,7 @@ static __attribute__((noinline)) int refuse(struct plait_conn *c, size_t len)
 static inline bool may_send(const struct plait_conn *c, size_t len)
 {
 #ifdef PLAIT_DEBUG
-    if (pli_ctx_check(c->ctx) < 0)
+    if (c->state == PLI_CONN_CLOSED || pli_ctx_check(c->ctx) < 0) /* a closed one's context may be gone */
         return false;
 #endif
     return c->tx_seq != c->tx_limit && len <= c->small_max && !c->ctx->forked;

@@ -371,6 +371,8 @@ static void link_wait_fn(struct pli_link_wait *w, int code)
 
     s->waiting = false;
     if (code < 0) {
+        pli_link_put(s->link); /* it may go before the session has ended */
+        s->link = NULL;
         pli_session_event(s, PLI_SEV_FAIL, code, pli_err_text());
         return;
     }

@@ -141,6 +141,7 @@ static void link_obj_destroy(struct pli_ctx_obj *obj, bool forked)
 {
     struct pli_link *link = pli_container_of(obj, struct pli_link, obj);
 
+    link->connector = NULL; /* younger than the link, so the context has ended it already */
     if (link->state != PLI_LINK_DOWN) {
         link->code = PLAIT_E_ABORTED;
         snprintf(link->text, sizeof link->text, "the context was destroyed");

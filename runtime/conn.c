@@ -133,6 +133,8 @@ static int post_once(struct plait_conn *c, struct pli_post *post, uint32_t bit)
     pli_session_lock();
     if (atomic_load(&c->public_state) == PUBLIC_CLOSED) {
         rc = PLAIT_E_CLOSED;
+    } else if (c->ctx->forked) {
+        rc = pli_ctx_check_slow(c->ctx);
     } else if (!(atomic_fetch_or(&c->post_flags, bit) & bit)) {
         pli_session_ref(c->session);
         pli_ctx_post(c->ctx, post);
@@ -439,6 +441,8 @@ int plait_conn_abort(struct plait_conn *c)
 {
     int rc = post_once(c, &c->post_abort, POST_ABORT);
 
+    if (rc == PLAIT_E_FORKED)
+        return rc;
     return rc < 0 ? pli_fail(rc, "the connection is closed already") : 0;
 }
 

@@ -441,6 +441,7 @@ void pli_msg_unplace_all(struct pli_link *link, bool must)
 static int reply_check(struct pli_msg *m, size_t len)
 {
     struct plait_conn *c = m->pub.conn;
+    int rc;
 
     if (m->pub.kind != PLAIT_REQUEST)
         return pli_fail(PLAIT_E_REPLIED, "only requests can be replied to");
@@ -448,8 +449,9 @@ static int reply_check(struct pli_msg *m, size_t len)
         return pli_fail(PLAIT_E_REPLIED, "this request has been replied to already");
     if (c->state == PLI_CONN_CLOSED)
         return pli_fail(PLAIT_E_CLOSED, "the requester is gone: %s", plait_strerror(c->end_code));
-    if (c->ctx->forked)
-        return pli_ctx_check(c->ctx);
+    rc = pli_ctx_check(c->ctx);
+    if (rc < 0)
+        return rc;
     if (len > c->peer_max_msg)
         return pli_fail(PLAIT_E_TOOBIG, "a reply of %zu bytes is over the %u that the peer accepts (max_msg)", len, c->peer_max_msg);
     return 0;

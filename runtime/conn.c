@@ -287,11 +287,11 @@ int pli_conn_attach(struct plait_conn *c, struct pli_link *link, const struct pl
     return 0;
 }
 
-static void send_abort(struct pli_link *link, uint16_t peer_chan, int code)
+static void send_abort(struct pli_link *link, uint16_t peer_chan, int code, uint32_t credit)
 {
     int32_t c = code;
 
-    pli_link_send_ctl(link, pli_rec_meta(PLI_REC_ABORT, 0, 0), pli_rec_w1(sizeof c, peer_chan, 0), 0, &c);
+    pli_link_send_ctl(link, pli_rec_meta(PLI_REC_ABORT, 0, 0), pli_rec_w1(sizeof c, peer_chan, credit), 0, &c);
 }
 
 /* client: CONN_ACCEPT or CONN_REFUSE came */
@@ -303,7 +303,7 @@ void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg)
 
     if (c == &pli_conn_zombie) { /* it ended here meanwhile */
         if (msg->type == PLI_WIRE_CONN_ACCEPT)
-            send_abort(link, msg->conn.chan, PLAIT_E_ABORTED);
+            send_abort(link, msg->conn.chan, PLAIT_E_ABORTED, 0);
         else
             pli_link_chan_free(link, chan, false);
         return;
@@ -417,7 +417,7 @@ int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, co
     if (step.actions & PLI_ACT_DONE || step.actions & PLI_ACT_ANSWER)
         send_done(c);
     if (step.actions & PLI_ACT_ABORT)
-        send_abort(c->link, c->peer_chan, code);
+        send_abort(c->link, c->peer_chan, code, c->rx_released);
     if (step.actions & PLI_ACT_END)
         ended(c, old, code, text, zombie);
     else

@@ -78,15 +78,17 @@ int plait_call(struct plait_conn *c, const void *data, size_t len, struct plait_
 
     if (reply)
         *reply = NULL;
-    if (c->state == PLI_CONN_CLOSED)
+    /* a closed one's context may be gone; what only the owner may look at has to wait for the lock */
+    if (atomic_load_explicit(&c->public_state, memory_order_acquire) == PLI_CONN_PUBLIC_CLOSED)
         return pli_fail(PLAIT_E_CLOSED, "the connection is closed: %s", plait_strerror(c->end_code));
-    rc = pli_ctx_check_blocking(ctx);
-    if (rc < 0)
-        return rc;
+    if (ctx->forked)
+        return pli_ctx_check(ctx);
     shared = ctx->shared;
     if (shared)
         pli_handover_lock(ctx);
-    rc = call_locked(&call, timeout_us);
+    rc = pli_ctx_check_blocking(ctx);
+    if (rc == 0)
+        rc = call_locked(&call, timeout_us);
     if (shared)
         pli_handover_unlock(ctx);
     if (rc != 0 && call.done && call.status == rc && call.sent)

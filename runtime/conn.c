@@ -11,9 +11,17 @@
 #define POST_CLOSE 2u
 #define POST_ABORT 4u
 
-enum { PUBLIC_OPENING, PUBLIC_OPEN, PUBLIC_CLOSED };
-
 static const struct plait_conn_ops no_ops;
+
+/* Before a connection is open, and after: no room, so that every send looks closer. Never written. */
+static struct pli_tr no_tr;
+
+static void ignore(struct plait_conn *conn, struct plait_msg *msg, void *arg)
+{
+    (void)conn;
+    (void)msg;
+    (void)arg;
+}
 
 /* ---- timers and deferred work ---- */
 
@@ -131,7 +139,7 @@ static int post_once(struct plait_conn *c, struct pli_post *post, uint32_t bit)
     int rc = 0;
 
     pli_session_lock();
-    if (atomic_load(&c->public_state) == PUBLIC_CLOSED) {
+    if (atomic_load(&c->public_state) == PLI_CONN_PUBLIC_CLOSED) {
         rc = PLAIT_E_CLOSED;
     } else if (c->ctx->forked) {
         rc = pli_ctx_check_slow(c->ctx);
@@ -179,6 +187,8 @@ struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, 
     c->credit_step = s->window > 1 ? s->window / 2 : 1;
     c->max_msg = s->max_msg;
     c->req_free = PLI_REQ_NONE;
+    c->tr = &no_tr;
+    c->on_message = c->ops->on_message ? c->ops->on_message : ignore;
     pli_list_init(&c->txq);
     pli_list_init(&c->queued);
     pli_list_init(&c->blocked_on);
@@ -262,7 +272,7 @@ static void take_peer(struct plait_conn *c, const struct pli_wire_msg *msg)
     c->peer_window = msg->conn.window;
     c->peer_max_msg = msg->conn.max_msg;
     c->tr = c->link->tr;
-    pli_conn_update_small(c);
+    c->w1_chan = pli_rec_w1(0, c->peer_chan, 0);
 }
 
 /* server: CONN_OPEN came */
@@ -326,10 +336,15 @@ void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg)
 
 /* ---- events ---- */
 
+void pli_conn_update_rx(struct plait_conn *c)
+{
+    c->rx_fast = c->state == PLI_CONN_OPEN && !c->in.buf;
+}
+
 static void opened(struct plait_conn *c)
 {
     c->ctx->st.conns++;
-    atomic_store(&c->public_state, PUBLIC_OPEN);
+    atomic_store(&c->public_state, PLI_CONN_PUBLIC_OPEN);
     atomic_fetch_add(&c->session->up, 1);
     pli_conn_update_limit(c);
     if (c->ops->on_open)
@@ -363,6 +378,7 @@ static void detach(struct plait_conn *c, bool zombie)
         pli_link_chan_free(link, c->chan, zombie);
     c->in_table = false;
     c->link = NULL;
+    c->tr = &no_tr;
     if (link)
         pli_link_put(link);
 }
@@ -374,11 +390,14 @@ static void ended(struct plait_conn *c, enum pli_conn_state old, int code, const
 
     c->end_code = code ? code : PLAIT_E_CLOSED;
     c->tx_limit = c->tx_seq;
+    c->tx_ready = c->rx_fast = false;
     if (old != PLI_CONN_OPENING)
         c->ctx->st.conns--;
+    c->ctx->st.msgs_sent += c->tx_seq + c->replies;
+    c->ctx->st.msgs_received += c->received;
     detach(c, zombie);
     if (forked) {
-        atomic_store(&c->public_state, PUBLIC_CLOSED);
+        atomic_store(&c->public_state, PLI_CONN_PUBLIC_CLOSED);
         return; /* the parent's users are not the child's; memory is all there is, and it goes with the process */
     }
     pli_req_fail_all(c, c->end_code);
@@ -407,6 +426,7 @@ int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, co
     if (old == PLI_CONN_OPENING && c->in_table && event != PLI_CEV_FAIL)
         zombie = true;
     c->state = step.next;
+    pli_conn_update_rx(c);
     if (step.actions & PLI_ACT_OPEN)
         opened(c);
     if (step.actions & PLI_ACT_FIN) {
@@ -484,11 +504,11 @@ int plait_conn_get_info(struct plait_conn *c, struct plait_conn_info *info)
     info->transport = c->link && c->link->tr ? c->link->tr->ops->name : "none";
     info->peer_pid = c->link ? (c->link->pid ? c->link->pid : c->link->peer.pid) : 0;
     info->window = c->peer_window;
-    info->unreleased = c->tx_seq - c->tx_released;
+    info->unreleased = (uint32_t)(c->tx_seq - c->tx_released);
     info->pending = c->npending;
     info->queued = c->ntxq;
     info->max_msg = c->peer_max_msg;
-    info->sent = c->sent;
+    info->sent = c->tx_seq + c->replies;
     info->received = c->received;
     return 0;
 }

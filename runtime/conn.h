@@ -73,33 +73,42 @@ struct pli_asm {
 
 /* ---- connections ---- */
 
+/* What other threads may know of a connection's state. */
+enum { PLI_CONN_PUBLIC_OPENING, PLI_CONN_PUBLIC_OPEN, PLI_CONN_PUBLIC_CLOSED };
+
 struct plait_conn {
-    /* hot: sending */
-    struct pli_tr *tr;
-    uint32_t tx_seq;      /* messages accepted (requests and one-way) */
-    uint32_t tx_limit;    /* no more than this many; equal to tx_seq while nothing may be sent */
-    uint32_t small_max;   /* bytes of data that surely fit one record of an own send */
-    uint16_t peer_chan;
-    uint16_t chan;
+    /* hot: sending (fast.c) */
+    struct pli_tr *tr;    /* never NULL: before it is open one without room */
+    uint64_t tx_seq;      /* messages accepted (requests and one-way) */
+    uint64_t tx_limit;    /* no more than this many; equal to tx_seq while nothing may be sent */
+    uint64_t w1_chan;     /* peer_chan, at its place in word 1 */
     uint32_t rx_released; /* messages released here: the credit */
     uint32_t rx_credited; /* of these, as last told */
-    struct plait_ctx *ctx;
-    /* hot: receiving */
-    const struct plait_conn_ops *ops;
-    void *arg;
-    uint32_t state;       /* enum pli_conn_state */
-    uint32_t tx_released; /* messages released by the peer */
-    uint32_t window;      /* of the peer's messages */
-    uint32_t credit_step; /* tell at the latest after this many */
-    struct pli_link *link;
-    uint32_t rx_owed;     /* requests not yet replied to, receipts not yet given */
-    uint32_t rx_seen;     /* messages that came and take space in the window */
-    uint32_t npending;    /* entries in use in reqs, forgotten ones too */
     struct pli_req *reqs;
     uint16_t req_free;    /* first free entry, PLI_REQ_NONE */
     uint16_t nreqs;
+    uint32_t npending;    /* entries in use in reqs, forgotten ones too */
+    /* hot: receiving */
+    uint64_t tx_released; /* messages released by the peer */
+    void (*on_message)(struct plait_conn *conn, struct plait_msg *msg, void *arg); /* never NULL */
+    void *arg;
+    uint64_t received;
+    uint32_t rx_seen;     /* messages that came and take space in the window */
+    uint32_t window;      /* of the peer's messages */
+    uint32_t credit_step; /* tell at the latest after this many */
+    uint32_t rx_owed;     /* requests not yet replied to, receipts not yet given */
+    uint64_t replies;     /* sent */
+    bool tx_ready;        /* open, and nothing is queued */
+    bool rx_fast;         /* open, and no long message is half received */
     bool blocked;         /* a send returned AGAIN: on_writable is owed */
     bool credit_due;
+    uint16_t peer_chan;
+    uint16_t chan;
+
+    uint32_t state;       /* enum pli_conn_state */
+    struct plait_ctx *ctx;
+    const struct plait_conn_ops *ops;
+    struct pli_link *link;
 
     struct pli_asm in;
     struct pli_list txq;       /* struct pli_txmsg */
@@ -108,7 +117,6 @@ struct plait_conn {
     uint32_t ntxq;
     uint32_t peer_window;
     uint32_t peer_max_msg, max_msg;
-    uint64_t sent, received;
     bool reserving, reserved_request;
     bool in_table;             /* has a channel number */
     bool zombie_due;           /* CONN_OPEN has been sent: keep the number when it ends before the answer */
@@ -123,7 +131,7 @@ struct plait_conn {
     struct pli_defer gone;     /* drops the connection's reference on its session, when no frame of it is on the stack */
     struct pli_post post_open, post_close, post_abort;
     _Atomic uint32_t post_flags; /* which of the posts are on their way, so that each is posted once */
-    _Atomic uint32_t public_state; /* 0 opening, 1 open, 2 closed: for other threads */
+    _Atomic uint32_t public_state; /* PLI_CONN_PUBLIC_...: for other threads */
     void *user;
     int end_code;
     struct pli_link *held_link;  /* the link, also after the end, for messages held in place */
@@ -228,6 +236,7 @@ int pli_conn_attach(struct plait_conn *c, struct pli_link *link, const struct pl
 void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg);
 int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, const char *text);
 void pli_conn_quiet_later(struct plait_conn *c);
+void pli_conn_update_rx(struct plait_conn *c); /* after state or in.buf changed */
 /* What the session asks of its connections: on the connection's thread, and from the lead's. */
 void pli_conn_close_here(struct plait_conn *c);
 void pli_conn_abort_here(struct plait_conn *c);
@@ -245,9 +254,19 @@ void pli_req_forget(struct plait_conn *c, const void *arg); /* the user of the r
 void pli_req_fail_all(struct plait_conn *c, int code);
 void pli_req_table_free(struct plait_conn *c);
 
-/* send.c */
+/* After a send with PLAIT_MORE: at the latest the end of the poll lets it out, also on a link that nobody polls now. */
+static inline void pli_conn_flush_later(struct plait_conn *c)
+{
+    if (!c->link->flush_due) {
+        c->link->flush_due = true;
+        pli_ctx_defer(c->ctx, &c->link->flush);
+    }
+}
+
+/* send.c: everything that the short paths of fast.c leave */
+int pli_send_slow(struct plait_conn *c, const void *data, size_t len, unsigned flags);
+int pli_request_slow(struct plait_conn *c, const void *data, size_t len, unsigned flags, plait_reply_fn fn, void *arg);
 void pli_conn_update_limit(struct plait_conn *c);
-void pli_conn_update_small(struct plait_conn *c);
 int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const void *hdr, uint32_t hdr_len,
                         const void *data, size_t len, bool more);
 void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status);
@@ -259,6 +278,10 @@ void pli_conn_credit_now(struct plait_conn *c);
 void pli_conn_unblock(struct plait_conn *c);
 
 /* recv.c */
+int pli_reply_slow(struct plait_msg *req, const void *data, size_t len, unsigned flags);
+int pli_conn_credited(struct plait_conn *c, uint32_t delta); /* the peer has released delta more messages */
+void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m);
+void pli_conn_credit_due(struct plait_conn *c);
 int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload);
 void pli_conn_asm_drop(struct plait_conn *c);
 /* Copies what is held in place and gives the place back. must: the memory goes; without it, what finds no memory stays. */

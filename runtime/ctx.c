@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "runtime/handover.h"
+#include "runtime/link.h"
 #include "runtime/loop_priv.h"
 #include "runtime/place.h"
 #include "util/err.h"
@@ -279,6 +280,7 @@ const char *plait_ctx_name(const struct plait_ctx *ctx)
 
 int plait_ctx_get_stats(struct plait_ctx *ctx, struct plait_ctx_stats *st)
 {
+    struct plait_ctx_stats now;
     size_t size = st->size;
     int rc = pli_ctx_check(ctx);
 
@@ -290,6 +292,8 @@ int plait_ctx_get_stats(struct plait_ctx *ctx, struct plait_ctx_stats *st)
                         sizeof *st);
     ctx->st.size = size;
     ctx->st.links_active = ctx->nhot;
-    memcpy(st, &ctx->st, size);
+    now = ctx->st;
+    pli_links_count(ctx, &now.msgs_sent, &now.msgs_received);
+    memcpy(st, &now, size);
     return 0;
 }

@@ -54,6 +54,7 @@ static void in_child(void)
             continue;
         ctx->forked = true;
         ctx->nhot = 0; /* shared mappings are gone: poll nothing */
+        pli_links_forked(ctx);
         pli_src_forked(ctx);
         pli_handover_forked(ctx);
     }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "runtime/conn.h"
+#include "runtime/loop_priv.h"
 #include "runtime/place.h"
 #include "runtime/transports.h"
 #include "util/err.h"
@@ -24,7 +25,9 @@ static void link_free(struct pli_link *link)
     struct pli_list *node;
 
     pli_ctx_obj_del(&link->obj);
+    pli_registry_lock();
     pli_list_remove(&link->node);
+    pli_registry_unlock();
     pli_timer_stop(link->ctx, &link->timer);
     pli_defer_cancel(&link->down);
     pli_defer_cancel(&link->reap);
@@ -100,10 +103,10 @@ static void fail_conns(struct pli_link *link)
 
 static void link_down(struct pli_link *link)
 {
-    if (link->tr && pli_link_is_up(link)) {
+    if (link->tr && pli_link_is_up(link))
         drain(link);
+    if (link->tr)
         pli_ctx_tr_del(link->ctx, link->tr, &link->wake_src);
-    }
     say_goodbye(link);
     link->state = PLI_LINK_DOWN;
     pli_timer_stop(link->ctx, &link->timer);
@@ -191,6 +194,37 @@ static void flush_fn(struct pli_defer *d)
         link->tr->ops->flush(link->tr);
 }
 
+void pli_links_forked(struct plait_ctx *ctx)
+{
+    struct pli_list *node;
+
+    pli_list_foreach(node, &ctx->links) {
+        struct pli_link *link = pli_container_of(node, struct pli_link, node);
+
+        link->stop = PLAIT_E_FORKED;
+        if (link->tr)
+            link->tr->room.limit = 0;
+    }
+}
+
+void pli_links_count(const struct plait_ctx *ctx, uint64_t *sent, uint64_t *received)
+{
+    const struct pli_list *node;
+
+    pli_list_foreach(node, &ctx->links) {
+        const struct pli_link *link = pli_container_of(node, struct pli_link, node);
+
+        for (uint32_t i = 0; i < link->nchans; i++) {
+            const struct plait_conn *c = link->chans[i];
+
+            if (!c || c == &pli_conn_zombie)
+                continue;
+            *sent += c->tx_seq + c->replies;
+            *received += c->received;
+        }
+    }
+}
+
 static struct pli_link *link_new(struct plait_ctx *ctx)
 {
     struct pli_link *link = calloc(1, sizeof *link);
@@ -211,7 +245,9 @@ static struct pli_link *link_new(struct plait_ctx *ctx)
     pli_defer_init(&link->pump, pump_fn);
     pli_defer_init(&link->ready, ready_fn);
     pli_defer_init(&link->flush, flush_fn);
+    pli_registry_lock(); /* against fork(), whose handler walks the list */
     pli_list_push_back(&ctx->links, &link->node);
+    pli_registry_unlock();
     pli_ctx_obj_add(ctx, &link->obj, link_obj_destroy);
     return link;
 }

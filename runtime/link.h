@@ -48,6 +48,7 @@ struct pli_link {
     struct pli_tr *tr;
     struct plait_conn **chans;    /* by channel number: a connection, &pli_conn_zombie, or NULL */
     uint32_t nchans;
+    int stop;                     /* negative in the child of a fork: poll goes no further */
     enum pli_link_state state;
     bool flush_due;               /* flush is deferred */
     struct plait_ctx *ctx;
@@ -108,6 +109,16 @@ static inline bool pli_link_is_up(const struct pli_link *link)
 /* linkio.c: records. */
 
 extern const struct pli_tr_up pli_link_up_calls;
+
+/* fast.c: the rx upcall. */
+int pli_link_rx(void *owner, uint32_t meta, uint64_t w1, const void *payload);
+int pli_link_rx_slow(struct pli_link *link, uint32_t meta, uint64_t w1, const void *payload);
+
+/* The child of a fork: the links' mappings are gone, nothing may be sent or read. Called by the fork handler, so it takes no lock and calls
+ * nothing. */
+void pli_links_forked(struct plait_ctx *ctx);
+/* Messages of the context's open connections, for the counters. */
+void pli_links_count(const struct plait_ctx *ctx, uint64_t *sent, uint64_t *received);
 extern struct plait_conn pli_conn_zombie; /* stands for a channel number that waits for the peer's last word */
 
 /* A free channel number for conn, PLAIT_E_NOMEM if there is none. */
@@ -120,6 +131,12 @@ void pli_link_send_ctl(struct pli_link *link, uint32_t meta, uint64_t w1, uint64
 void pli_link_send_frame(struct pli_link *link, const struct pli_wire_msg *msg);
 /* Sends what waits, in the order control records, queued messages, writable callbacks. */
 void pli_link_pump(struct pli_link *link);
+/* A send found no space: somebody must look for it from now on, also if the link was parked. */
+static inline void pli_link_starved(struct pli_link *link)
+{
+    if (link->tr->hot_index < 0)
+        pli_ctx_tr_heat(link->ctx, link->tr);
+}
 /* The peer broke the protocol: "who: sentence" and the link goes down. Returns PLAIT_E_PROTO. */
 int pli_link_breach(struct pli_link *link, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 

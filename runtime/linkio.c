@@ -81,6 +81,7 @@ void pli_link_send_ctl(struct pli_link *link, uint32_t meta, uint64_t w1, uint64
         return; /* it is going down: whoever waits for this will be told */
     if (pli_list_is_empty(&link->ctl) && link->tr->ops->send(link->tr, meta, w1, cookie, data, NULL, false) == 0)
         return;
+    pli_link_starved(link);
     r = malloc(sizeof *r + pli_w1_len(w1));
     if (!r) {
         pli_link_fail(link, PLAIT_E_NOMEM, "no memory to queue a control record");
@@ -113,8 +114,10 @@ static bool pump_ctl(struct pli_link *link)
     while ((node = pli_list_first(&link->ctl)) != NULL) {
         struct pli_ctl_rec *r = pli_container_of(node, struct pli_ctl_rec, node);
 
-        if (ctl_send_now(link, r) < 0)
+        if (ctl_send_now(link, r) < 0) {
+            pli_link_starved(link);
             return false;
+        }
         pli_list_remove(node);
         free(r);
     }
@@ -199,18 +202,14 @@ static __attribute__((noinline)) int rx_odd(struct pli_link *link, uint32_t meta
     return pli_link_breach(link, "a record of type %u for channel %u, which is no connection", type, chan);
 }
 
-static int link_rx(void *owner, uint32_t meta, uint64_t w1, const void *payload)
+/* Whatever the short path (fast.c) leaves. */
+int pli_link_rx_slow(struct pli_link *link, uint32_t meta, uint64_t w1, const void *payload)
 {
-    struct pli_link *link = owner;
     uint32_t chan = pli_w1_chan(w1);
+    struct plait_conn *c = chan < link->nchans ? link->chans[chan] : NULL;
+    int rc = c && c != &pli_conn_zombie ? pli_conn_rx(c, meta, w1, payload) : rx_odd(link, meta, w1, payload);
 
-    if (__builtin_expect(chan < link->nchans, 1)) {
-        struct plait_conn *c = link->chans[chan];
-
-        if (__builtin_expect(c != NULL && c != &pli_conn_zombie, 1))
-            return pli_conn_rx(c, meta, w1, payload);
-    }
-    return rx_odd(link, meta, w1, payload);
+    return rc < 0 ? rc : link->stop;
 }
 
 static void link_writable(void *owner)
@@ -247,7 +246,7 @@ static void link_failed(void *owner, int code, const char *text)
 }
 
 const struct pli_tr_up pli_link_up_calls = {
-    .rx = link_rx,
+    .rx = pli_link_rx,
     .writable = link_writable,
     .send_control = link_send_control,
     .failed = link_failed,

@@ -197,6 +197,7 @@ static inline int poll_links(struct plait_ctx *ctx)
             continue;
         }
         tr = ctx->hot[--i];
+        tr->alone = ctx->nhot == 1;
         n = tr->ops->poll(tr, PASS_BUDGET);
         if (n > 0) {
             tr->idle_rounds = 0;

@@ -16,7 +16,7 @@ int pli_conn_breach(struct plait_conn *c, const char *what)
 /* ---- credit ---- */
 
 /* The peer has released some of our messages. */
-static __attribute__((noinline)) int credited(struct plait_conn *c, uint32_t delta)
+int pli_conn_credited(struct plait_conn *c, uint32_t delta)
 {
     if (delta > c->tx_seq - c->tx_released)
         return pli_conn_breach(c, "credit for messages that were never sent");
@@ -33,9 +33,9 @@ static __attribute__((noinline)) int credited(struct plait_conn *c, uint32_t del
 
 static inline int take_credit(struct plait_conn *c, uint64_t w1)
 {
-    uint32_t delta = (pli_w1_credit(w1) - c->tx_released) & 0xffffu;
+    uint32_t delta = (pli_w1_credit(w1) - (uint32_t)c->tx_released) & 0xffffu;
 
-    return __builtin_expect(delta != 0, 1) ? credited(c, delta) : 0;
+    return __builtin_expect(delta != 0, 1) ? pli_conn_credited(c, delta) : 0;
 }
 
 static inline void release_credit(struct plait_conn *c)
@@ -76,20 +76,29 @@ static inline void finish(struct plait_conn *c, struct pli_msg *m)
     }
 }
 
+/* After on_message. */
+void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m)
+{
+    if (m->flags & PLI_MSG_HELD) {
+        credit_if_peer_waits(c);
+        return;
+    }
+    finish(c, m);
+    free(m->buf);
+}
+
+void pli_conn_credit_due(struct plait_conn *c)
+{
+    if (c->state != PLI_CONN_CLOSED)
+        pli_conn_credit_now(c);
+}
+
 /* Calls the user. m lies on the caller's stack; if it was held, a copy lives on and m must not be finished. */
-static inline void deliver(struct plait_conn *c, struct pli_msg *m)
+static void deliver(struct plait_conn *c, struct pli_msg *m)
 {
     c->received++;
-    c->ctx->st.msgs_received++;
-    if (__builtin_expect(c->ops->on_message != NULL, 1))
-        c->ops->on_message(c, &m->pub, c->arg);
-    if (__builtin_expect(!(m->flags & PLI_MSG_HELD), 1)) {
-        finish(c, m);
-        if (__builtin_expect(m->buf != NULL, 0))
-            free(m->buf);
-    } else {
-        credit_if_peer_waits(c);
-    }
+    c->on_message(c, &m->pub, c->arg);
+    pli_conn_delivered(c, m);
 }
 
 static void fill(struct pli_msg *m, struct plait_conn *c, const uint8_t *hdr, uint32_t hdr_len, const void *data,
@@ -149,7 +158,6 @@ static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, 
     m.pub.kind = PLAIT_REPLY;
     m.flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
     c->received++;
-    c->ctx->st.msgs_received++;
     if (__builtin_expect(fn != NULL, 1))
         fn(status ? NULL : &m.pub, status, arg);
     if (__builtin_expect(m.buf && !(m.flags & PLI_MSG_HELD), 0))
@@ -189,6 +197,7 @@ static int asm_done(struct plait_conn *c)
     uint8_t *data = in.buf + ALIGN8(in.hdr_len);
 
     c->in.buf = NULL;
+    pli_conn_update_rx(c);
     if (pli_meta_type(in.meta) == PLI_REC_REPLY)
         return replied(c, in.meta, in.cookie, 0, in.buf, data, in.total, in.buf);
     return incoming(c, in.meta, in.cookie, in.buf, data, in.total, in.buf);
@@ -213,6 +222,7 @@ static int asm_start(struct plait_conn *c, uint32_t meta, uint64_t cookie, const
     in->total = total;
     in->got = len;
     in->cookie = (uint32_t)cookie;
+    pli_conn_update_rx(c);
     memcpy(in->buf, hdr, hdr_len);
     memcpy(in->buf + ALIGN8(hdr_len), data, len);
     return 0;
@@ -479,7 +489,7 @@ static int reply(struct pli_msg *m, int status, const void *hdr, uint32_t hdr_le
     return 0;
 }
 
-int plait_reply(struct plait_msg *req, const void *data, size_t len, unsigned flags)
+int pli_reply_slow(struct plait_msg *req, const void *data, size_t len, unsigned flags)
 {
     struct pli_msg *m = (struct pli_msg *)req;
     int rc = reply_check(m, len);

@@ -10,17 +10,8 @@
 void pli_conn_update_limit(struct plait_conn *c)
 {
     /* nothing may be sent while something older is queued: order */
-    if (c->state == PLI_CONN_OPEN && pli_list_is_empty(&c->txq))
-        c->tx_limit = c->tx_released + c->peer_window;
-    else
-        c->tx_limit = c->tx_seq;
-}
-
-void pli_conn_update_small(struct plait_conn *c)
-{
-    uint32_t max = c->tr->ops->max_payload(c->tr) - 8;
-
-    c->small_max = max < c->peer_max_msg ? max : c->peer_max_msg;
+    c->tx_ready = c->state == PLI_CONN_OPEN && pli_list_is_empty(&c->txq);
+    c->tx_limit = c->tx_ready ? c->tx_released + c->peer_window : c->tx_seq;
 }
 
 /* Sends a record that carries the credit. */
@@ -116,6 +107,7 @@ static int send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, b
         return 0;
     if (rc != PLAIT_E_AGAIN && rc != PLAIT_E_BUSY)
         return rc;
+    pli_link_starved(c->link);
     if (!m->started && !must)
         return rc;
     rc = enqueue_rest(c, m, copy);
@@ -134,6 +126,7 @@ void pli_conn_pump(struct plait_conn *c)
         struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
 
         if (push_txmsg(c, m, false) < 0) {
+            pli_link_starved(c->link);
             if (!pli_list_is_on(&c->queued))
                 pli_list_push_back(&c->link->queued, &c->queued);
             return;
@@ -184,7 +177,7 @@ static int again(struct plait_conn *c, const char *why)
     c->ctx->st.again++;
     if (c->link && !pli_list_is_on(&c->blocked_on))
         pli_list_push_back(&c->link->blocked, &c->blocked_on);
-    return pli_fail(PLAIT_E_AGAIN, "%s", why);
+    return pli_fail_const(PLAIT_E_AGAIN, why);
 }
 
 /* Why can nothing be sent? The cold part of every send. */
@@ -213,35 +206,12 @@ static __attribute__((noinline)) int refuse(struct plait_conn *c, size_t len)
     return 0;
 }
 
-static inline bool may_send(const struct plait_conn *c, size_t len)
-{
-#ifdef PLAIT_DEBUG
-    if (c->state == PLI_CONN_CLOSED || pli_ctx_check(c->ctx) < 0) /* a closed one's context may be gone */
-        return false;
-#endif
-    return c->tx_seq != c->tx_limit && len <= c->small_max && !c->ctx->forked;
-}
-
-/* After a send with PLAIT_MORE: at the latest the end of the poll lets it out, also on a link that nobody polls now. */
-static inline void flush_later(struct plait_conn *c)
-{
-    if (!c->link->flush_due) {
-        c->link->flush_due = true;
-        pli_ctx_defer(c->ctx, &c->link->flush);
-    }
-}
-
-static inline void accepted(struct plait_conn *c)
-{
-    c->tx_seq++;
-    c->sent++;
-    c->ctx->st.msgs_sent++;
-}
-
 static __attribute__((noinline)) int ring_full(struct plait_conn *c, int rc)
 {
-    if (rc == PLAIT_E_AGAIN)
+    if (rc == PLAIT_E_AGAIN) {
+        pli_link_starved(c->link);
         return again(c, "the ring to the peer is full");
+    }
     return rc;
 }
 
@@ -249,7 +219,7 @@ static __attribute__((noinline)) int ring_full(struct plait_conn *c, int rc)
 static __attribute__((noinline)) int send_long(struct plait_conn *c, uint32_t meta, uint32_t cookie,
                                                const struct plait_out *out)
 {
-    struct pli_txmsg m = { 
+    struct pli_txmsg m = {
         .meta = meta, .hdr_len = out->hdr_len, .cookie = cookie, .chan = c->peer_chan, .hdr = out->hdr, .data = out->data, .len = out->len,
     };
     int rc = refuse(c, out->len);
@@ -259,34 +229,20 @@ static __attribute__((noinline)) int send_long(struct plait_conn *c, uint32_t me
     rc = send_or_queue(c, &m, !(out->flags & PLAIT_NOCOPY), false, out->flags & PLAIT_MORE);
     if (rc < 0)
         return ring_full(c, rc);
-    accepted(c);
+    c->tx_seq++;
     pli_conn_update_limit(c);
-    pli_conn_update_small(c);
     if (out->flags & PLAIT_MORE)
-        flush_later(c);
+        pli_conn_flush_later(c);
     return 0;
 }
 
 /* ---- one-way ---- */
 
-int plait_send(struct plait_conn *c, const void *data, size_t len, unsigned flags)
+/* Any one-way message without a header part. */
+int pli_send_slow(struct plait_conn *c, const void *data, size_t len, unsigned flags)
 {
     struct plait_out out = PLAIT_OUT_INIT;
 
-    if (__builtin_expect(may_send(c, len) && !(flags & ~PLAIT_MORE), 1)) {
-        int rc = c->tr->ops->send(c->tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0),
-                                  pli_rec_w1((uint32_t)len, c->peer_chan, c->rx_released), 0, data, NULL, flags);
-
-        if (__builtin_expect(rc == 0, 1)) {
-            c->rx_credited = c->rx_released;
-            accepted(c);
-            if (flags)
-                flush_later(c);
-            return 0;
-        }
-        if (rc != PLAIT_E_TOOBIG)
-            return ring_full(c, rc);
-    }
     if (flags & ~PLAIT_MORE)
         return pli_fail(PLAIT_E_INVAL, "plait_send takes no flag but PLAIT_MORE, not 0x%x", flags);
     out.data = data;
@@ -304,7 +260,7 @@ static int request(struct plait_conn *c, const struct plait_out *out)
     int rc = pli_req_alloc(c, PLI_REQ_REPLY, &index);
 
     if (rc < 0)
-        return rc == PLAIT_E_AGAIN ? again(c, pli_err_text()) : rc;
+        return rc == PLAIT_E_AGAIN ? again(c, "as many requests are outstanding on this connection as there can be") : rc;
     c->reqs[index].on_reply = out->on_reply;
     c->reqs[index].arg = out->arg;
     if (out->timeout_us) {
@@ -322,35 +278,12 @@ err:
     return rc;
 }
 
-int plait_request(struct plait_conn *c, const void *data, size_t len, unsigned flags, plait_reply_fn fn, void *arg)
+/* Any request without a header part. */
+int pli_request_slow(struct plait_conn *c, const void *data, size_t len, unsigned flags, plait_reply_fn fn, void *arg)
 {
     struct plait_out out = PLAIT_OUT_INIT;
     int rc;
 
-    if (__builtin_expect(may_send(c, len) && !(flags & ~PLAIT_MORE) && fn && c->req_free != PLI_REQ_NONE, 1)) {
-        uint32_t index = c->req_free;
-        struct pli_req *r = &c->reqs[index];
-
-        /* the entry is taken only once the record is out: nothing to undo */
-        rc = c->tr->ops->send(c->tr, pli_rec_meta(PLI_REC_REQUEST, PLI_RF_COOKIE, 0),
-                              pli_rec_w1((uint32_t)len, c->peer_chan, c->rx_released), r->cookie, data, NULL, flags);
-        if (__builtin_expect(rc == 0, 1)) {
-            c->req_free = r->next_free;
-            r->kind = PLI_REQ_REPLY;
-            r->timer = NULL;
-            r->seq = c->tx_seq;
-            r->on_reply = fn;
-            r->arg = arg;
-            c->npending++;
-            c->rx_credited = c->rx_released;
-            accepted(c);
-            if (flags)
-                flush_later(c);
-            return 0;
-        }
-        if (rc != PLAIT_E_TOOBIG)
-            return ring_full(c, rc);
-    }
     if (flags & ~PLAIT_MORE || !fn)
         return pli_fail(PLAIT_E_INVAL, "plait_request needs a function for the reply and no flag but PLAIT_MORE");
     rc = refuse(c, len);
@@ -384,7 +317,7 @@ static int oneway_receipt(struct plait_conn *c, const struct plait_out *out)
     int rc = pli_req_alloc(c, PLI_REQ_DONE, &index);
 
     if (rc < 0)
-        return rc == PLAIT_E_AGAIN ? again(c, pli_err_text()) : rc;
+        return rc == PLAIT_E_AGAIN ? again(c, "as many requests are outstanding on this connection as there can be") : rc;
     c->reqs[index].on_done = out->on_done;
     c->reqs[index].arg = out->arg;
     rc = send_long(c, meta, c->reqs[index].cookie, out);
@@ -429,23 +362,13 @@ int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const
         .data = data,
         .len = len,
     };
-    int rc;
+    int rc = send_or_queue(c, &m, true, true, more);
 
-    if (__builtin_expect(len <= c->small_max && pli_list_is_empty(&c->txq) && !c->ctx->forked, 1)) {
-        rc = c->tr->ops->send(c->tr, m.meta, pli_rec_w1((uint32_t)len, c->peer_chan, c->rx_released), m.cookie, data, hdr, more);
-        if (__builtin_expect(rc == 0, 1)) {
-            c->rx_credited = c->rx_released;
-            goto sent;
-        }
-    }
-    rc = send_or_queue(c, &m, true, true, more);
     if (rc < 0)
         return rc;
-sent:
-    c->sent++;
-    c->ctx->st.msgs_sent++;
+    c->replies++;
     if (more)
-        flush_later(c);
+        pli_conn_flush_later(c);
     return 0;
 }
 
@@ -497,9 +420,12 @@ void pli_conn_credit_now(struct plait_conn *c)
                               NULL, false);
 
     c->credit_due = rc < 0;
-    if (rc == 0)
+    if (rc == 0) {
         c->rx_credited = c->rx_released;
-    else if (!pli_list_is_on(&c->queued))
+        return;
+    }
+    pli_link_starved(c->link);
+    if (!pli_list_is_on(&c->queued))
         pli_list_push_back(&c->link->queued, &c->queued);
 }
 
@@ -550,9 +476,9 @@ static void commit(struct plait_conn *c, struct plait_slot *slot, enum pli_rec_t
     c->rx_credited = c->rx_released;
     c->reserving = false;
     slot->priv[0] = 0;
-    accepted(c);
+    c->tx_seq++;
     if (flags)
-        flush_later(c);
+        pli_conn_flush_later(c);
     if (!pli_list_is_empty(&c->txq)) /* a reply was queued behind the reservation: it goes first */
         pli_conn_update_limit(c);
     /* what the reservation kept back */

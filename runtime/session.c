@@ -311,7 +311,7 @@ void pli_session_conn_ended(struct plait_conn *c, int code, const char *text)
     note_failure(s, code, text);
     pli_session_lock();
     /* under the lock: who posts to this connection's context looks at this first */
-    atomic_store(&c->public_state, 2);
+    atomic_store(&c->public_state, PLI_CONN_PUBLIC_CLOSED);
     pli_session_unlock();
     atomic_fetch_add(&s->down, 1);
     pli_session_check(s);

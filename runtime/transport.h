@@ -57,6 +57,20 @@ struct pli_tr_stats {
     uint64_t held;         /* received records held in place */
 };
 
+/* Most bytes of data that send_small takes. */
+#define PLI_TR_SMALL 40u
+
+/* The short way to send. pos counts up with what is sent, limit is where there may be no more space; send looks again there.
+ * A limit of 0 closes the short way: in the child of a fork, while something is reserved. */
+struct pli_tr_room {
+    uint64_t pos, limit;
+};
+
+/* Sends one record of at most PLI_TR_SMALL bytes of data and no header part, when the caller has seen room.pos < room.limit: it cannot
+ * fail then, and returns 0. Everything else as send. */
+typedef int (*pli_tr_send_small)(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data,
+                                 unsigned more);
+
 struct pli_tr_ops {
     const char *name;
     /* Can it be used in this process? 0, or a negative code with a sentence in pli_err_text(). Any thread; may be slow. */
@@ -116,12 +130,15 @@ struct pli_tr_ops {
 
 /* The head of every transport's link object. */
 struct pli_tr {
+    struct pli_tr_room room;
+    pli_tr_send_small send_small;
     const struct pli_tr_ops *ops;
     const struct pli_tr_up *up;
     void *owner;
     /* The context's own, set while the link is with a context (runtime/loop.c). */
     int hot_index;        /* place among the links polled in every pass, -1: parked */
     uint32_t idle_rounds; /* looks of the context since the last record */
+    bool alone;           /* the only hot link: poll may wait a moment for an answer */
 };
 
 /* The transports of this build, in order of preference, ended by NULL. Defined by the program's top (runtime/registry.c

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "shm/ring.h"
 
-void pli_ring_tx_init(struct pli_ring_tx *tx, void *slots, uint32_t nslots, uint8_t *dirty,
+void pli_ring_tx_init(struct pli_ring_tx *tx, struct pli_tr_room *at, void *slots, uint32_t nslots, uint8_t *dirty,
                       const _Atomic uint64_t *peer_cursor, uint64_t start)
 {
     memset(tx, 0, sizeof *tx);
+    tx->at = at;
     tx->slots = slots;
     tx->nslots = nslots;
     tx->mask = nslots - 1;
     tx->dirty = dirty;
     tx->peer_cursor = peer_cursor;
-    tx->pos = tx->base = tx->seen_cursor = start;
-    tx->limit = start + nslots;
+    at->pos = tx->base = tx->seen_cursor = start;
+    at->limit = start + nslots - 1;
 }
 
 void pli_ring_rx_init(struct pli_ring_rx *rx, const void *slots, uint32_t nslots, _Atomic uint64_t *cursor,
@@ -26,18 +27,32 @@ void pli_ring_rx_init(struct pli_ring_rx *rx, const void *slots, uint32_t nslots
     atomic_store_explicit(cursor, start, memory_order_relaxed);
 }
 
+void pli_ring_tx_publish_batch(struct pli_ring_tx *tx, struct pli_shm_slot *slot, uint64_t word0, bool more)
+{
+    if (!tx->staged) {
+        tx->staged = slot;
+        tx->staged_word0 = word0;
+        tx->staged_count = 1;
+        return;
+    }
+    /* release: the consumer may have been let past the first one already */
+    atomic_store_explicit(&slot->word0, word0, memory_order_release);
+    if (!more || ++tx->staged_count >= PLI_RING_BATCH)
+        pli_ring_tx_flush(tx);
+}
+
 bool pli_ring_tx_refresh(struct pli_ring_tx *tx)
 {
     /* acquire: pairs with the consumer's release in pli_ring_rx_publish(); our writes to the slots come after its reads */
     uint64_t c = atomic_load_explicit(tx->peer_cursor, memory_order_acquire);
     uint64_t floor;
 
-    if (c < tx->seen_cursor || c > tx->pos)
+    if (c < tx->seen_cursor || c > tx->at->pos)
         return false;
     tx->seen_cursor = c;
     /* what is below base lies in an earlier ring and takes no space in this one */
     floor = c > tx->base ? c : tx->base;
-    tx->limit = floor + tx->nslots;
+    tx->at->limit = floor + tx->nslots - 1;
     return true;
 }
 
@@ -50,19 +65,19 @@ static void write_pad(struct pli_ring_tx *tx, uint32_t idx, uint32_t k)
 
 struct pli_shm_slot *pli_ring_tx_room_slow(struct pli_ring_tx *tx, uint32_t k)
 {
-    uint32_t idx = (uint32_t)tx->pos & tx->mask;
+    uint32_t idx = (uint32_t)tx->at->pos & tx->mask;
     uint32_t contig = tx->nslots - idx;
 
     if (k + 1 > tx->nslots)
         return NULL;
     if (idx + k > tx->nslots) {
         /* the pad needs the rest of the ring and the slot behind it, which is index 0 */
-        if (tx->pos + contig >= tx->limit)
+        if (tx->at->pos + contig > tx->at->limit)
             return NULL;
         write_pad(tx, idx, contig);
         idx = 0;
     }
-    if (tx->pos + k >= tx->limit)
+    if (tx->at->pos + k > tx->at->limit)
         return NULL;
     return &tx->slots[idx];
 }
@@ -79,8 +94,8 @@ bool pli_ring_tx_switch(struct pli_ring_tx *tx, void *slots, uint32_t nslots, ui
     tx->nslots = nslots;
     tx->mask = nslots - 1;
     tx->dirty = dirty;
-    tx->base = tx->pos;
-    tx->limit = tx->pos + nslots;
+    tx->base = tx->at->pos;
+    tx->at->limit = tx->base + nslots - 1;
     return true;
 }
 

@@ -16,16 +16,17 @@
 
 #include <stdbool.h>
 #include <string.h>
-#include "runtime/record.h"
+#include "runtime/transport.h"
 #include "shm/layout.h"
 
 #define PLI_RING_BATCH 16u /* records published together at most, with 'more' */
 #define PLI_RING_HOLDS 32u /* records held in place at once at most */
 
 struct pli_ring_tx {
+    /* pos: where the next record goes. A record of k slots needs pos + k <= limit: that is one less than the first position that may not
+     * be written yet, as of the cursor last read, since the slot behind a record must be free, too. */
+    struct pli_tr_room *at;
     struct pli_shm_slot *slots;
-    uint64_t pos;            /* where the next record goes */
-    uint64_t limit;          /* first position that may not be written yet, as of the cursor last read */
     uint32_t nslots, mask;
     uint8_t *dirty;          /* one byte a slot: it may begin with payload */
     struct pli_shm_slot *staged; /* first record of a batch, complete but for word0; NULL: none */
@@ -61,8 +62,8 @@ static inline uint32_t pli_ring_slots_for(uint64_t payload)
     return (uint32_t)((PLI_REC_HEAD + payload + PLI_SHM_SLOT - 1) / PLI_SHM_SLOT);
 }
 
-/* start: both sides' first position (0 in use, anything in tests of wrap-around). dirty: nslots bytes, zeroed. */
-void pli_ring_tx_init(struct pli_ring_tx *tx, void *slots, uint32_t nslots, uint8_t *dirty,
+/* start: both sides' first position (0 in use, anything in tests of wrap-around). dirty: nslots bytes, zeroed. at: where pos and limit are kept. */
+void pli_ring_tx_init(struct pli_ring_tx *tx, struct pli_tr_room *at, void *slots, uint32_t nslots, uint8_t *dirty,
                       const _Atomic uint64_t *peer_cursor, uint64_t start);
 void pli_ring_rx_init(struct pli_ring_rx *rx, const void *slots, uint32_t nslots, _Atomic uint64_t *cursor,
                       uint64_t start);
@@ -78,9 +79,9 @@ bool pli_ring_tx_switch(struct pli_ring_tx *tx, void *slots, uint32_t nslots, ui
 
 static inline struct pli_shm_slot *pli_ring_tx_room(struct pli_ring_tx *tx, uint32_t k)
 {
-    uint32_t idx = (uint32_t)tx->pos & tx->mask;
+    uint32_t idx = (uint32_t)tx->at->pos & tx->mask;
 
-    if (__builtin_expect(tx->pos + k < tx->limit && idx + k <= tx->nslots, 1))
+    if (__builtin_expect(tx->at->pos + k <= tx->at->limit && idx + k <= tx->nslots, 1))
         return &tx->slots[idx];
     return pli_ring_tx_room_slow(tx, k);
 }
@@ -95,37 +96,44 @@ static inline void pli_ring_tx_flush(struct pli_ring_tx *tx)
     }
 }
 
-/* Ends a record of k slots at slot (from room): invalidates the next header if it could be payload, then publishes.
- * more: the first record of a batch keeps its word0 back, so that the consumer waits on that one line while the others
- * are written, and then finds them all. */
+/* Publishes a record that is part of a batch: the first keeps its word0 back, so that the consumer waits on that one line
+ * while the others are written, and then finds them all. */
+void pli_ring_tx_publish_batch(struct pli_ring_tx *tx, struct pli_shm_slot *slot, uint64_t word0, bool more);
+
+/* Ends a record of k slots at slot (from room): invalidates the next header if it could be payload, then publishes. more: the
+ * record may wait for others. */
 static inline void pli_ring_tx_publish(struct pli_ring_tx *tx, struct pli_shm_slot *slot, uint32_t k, uint32_t meta,
                                        bool more)
 {
-    uint64_t word0 = (uint64_t)meta << 32 | (uint32_t)tx->pos;
-    uint32_t idx = (uint32_t)tx->pos & tx->mask;
+    uint64_t word0 = (uint64_t)meta << 32 | (uint32_t)tx->at->pos;
+    uint32_t idx = (uint32_t)tx->at->pos & tx->mask;
     uint32_t next = (idx + k) & tx->mask;
 
-    if (tx->dirty[next]) {
+    if (__builtin_expect(tx->dirty[next], 0)) {
         /* relaxed: ordered before word0 below by its release; the consumer looks here only after it saw word0 */
         atomic_store_explicit(&tx->slots[next].word0, 0, memory_order_relaxed);
         tx->dirty[next] = 0;
     }
-    if (k > 1)
+    if (__builtin_expect(k > 1, 0))
         memset(&tx->dirty[idx + 1], 1, k - 1);
-    tx->pos += k;
-    if (__builtin_expect(!more && !tx->staged, 1)) {
+    tx->at->pos += k;
+    if (__builtin_expect(more || tx->staged, 0))
+        pli_ring_tx_publish_batch(tx, slot, word0, more);
+    else /* pairs with the consumer's acquire in pli_ring_rx_peek() */
         atomic_store_explicit(&slot->word0, word0, memory_order_release);
-        return;
-    }
-    if (!tx->staged) {
-        tx->staged = slot;
-        tx->staged_word0 = word0;
-        tx->staged_count = 1;
-        return;
-    }
-    atomic_store_explicit(&slot->word0, word0, memory_order_release);
-    if (!more || ++tx->staged_count >= PLI_RING_BATCH)
-        pli_ring_tx_flush(tx);
+}
+
+/* Takes ownership of the line after the next one, by a store that changes nothing: the record after the next will not have to wait for it.
+ * Not in every send, but when the context begins to wait (doc/memory-model.md has the measurements: with a consumer that does not
+ * look too early, this halves the trips of a message; in every send it would halve the rate of a stream). */
+static inline void pli_ring_tx_touch(struct pli_ring_tx *tx)
+{
+    uint32_t at = ((uint32_t)tx->at->pos + 1) & tx->mask;
+
+    if (tx->at->pos >= tx->at->limit)
+        return; /* the consumer may not have read it yet */
+    atomic_store_explicit(&tx->slots[at].word0, 0, memory_order_relaxed);
+    tx->dirty[at] = 0;
 }
 
 /* The slot and word0 of the next record, or NULL if there is none. Acquire: pairs with the release in publish or flush, so

@@ -36,11 +36,13 @@ int pli_shm_create(struct pli_tr **tr, const struct pli_tr_env *env, const struc
         return pli_fail(PLAIT_E_NOMEM, "no memory for a shared memory link");
     memset(s, 0, sizeof *s);
     s->tr.ops = &pli_shm_ops;
+    s->tr.send_small = pli_shm_send_small;
     s->tr.up = up;
     s->tr.owner = owner;
     s->tr.hot_index = -1;
     s->env = *env;
-    s->fence = !env->peer_membarrier;
+    /* a barrier reaches registered processes only: both must have it, or each publication fences */
+    s->fence = !env->peer_membarrier || !env->membarrier;
     s->wake_fd = s->peer_wake_fd = s->seg.fd = s->big.fd = s->peer_seg.fd = s->peer_big.fd = -1;
     s->dirty = calloc(PLI_SHM_FIRST_SLOTS, 1);
     if (!s->dirty) {
@@ -148,7 +150,7 @@ int pli_shm_connect(struct pli_tr *tr, const void *blob, size_t len, const int *
     fcntl(s->peer_wake_fd, F_SETFD, FD_CLOEXEC);
     fcntl(s->peer_wake_fd, F_SETFL, O_NONBLOCK);
     s->peer = s->peer_seg.addr;
-    pli_ring_tx_init(&s->tx, (char *)s->seg.addr + PLI_SHM_CTL_SIZE, PLI_SHM_FIRST_SLOTS, s->dirty, &s->peer->cursor, 0);
+    pli_ring_tx_init(&s->tx, &s->tr.room, (char *)s->seg.addr + PLI_SHM_CTL_SIZE, PLI_SHM_FIRST_SLOTS, s->dirty, &s->peer->cursor, 0);
     pli_ring_rx_init(&s->rx, (const char *)s->peer_seg.addr + PLI_SHM_CTL_SIZE, d.slots, &s->own->cursor, 0);
     return 0;
 }

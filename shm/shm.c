@@ -6,7 +6,20 @@
 #include "util/err.h"
 
 #define MAX_RECORD 8192u /* bytes of one record at most: longer messages go in parts, whose two copies overlap */
-#define GROW_AFTER 64u   /* full rings before a larger one is made */
+#define GROW_AFTER 16u   /* full rings before a larger one is made */
+#define PREFETCH 12u     /* slots ahead, while a stream is read */
+#define FIRST_LOOK_PAUSES 3
+
+static inline void pli_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield" ::: "memory");
+#else
+    atomic_signal_fence(memory_order_seq_cst);
+#endif
+}
 
 /* ---- waking the peer ---- */
 
@@ -38,22 +51,22 @@ static inline void wake_peer(struct pli_shm *s)
 
 /* ---- sending ---- */
 
+/* At most PLI_TR_SMALL bytes, without a call: two moves that overlap, of a size known at compile time. */
 static inline void copy_small(uint8_t *to, const void *from, uint32_t n)
 {
-    /* sizes are known at compile time in each branch: plain moves instead of a call */
     const uint8_t *f = from;
 
-    if (n == 8) {
-        memcpy(to, f, 8);
-    } else if (n > 16) {
-        memcpy(to, f, n);
+    if (n >= 16) {
+        if (n > 32)
+            memcpy(to + 16, f + 16, 16);
+        memcpy(to, f, 16);
+        memcpy(to + n - 16, f + n - 16, 16);
     } else if (n >= 8) {
-        uint64_t a, b;
-
-        memcpy(&a, f, 8);
-        memcpy(&b, f + n - 8, 8);
-        memcpy(to, &a, 8);
-        memcpy(to + n - 8, &b, 8);
+        memcpy(to, f, 8);
+        memcpy(to + n - 8, f + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(to, f, 4);
+        memcpy(to + n - 4, f + n - 4, 4);
     } else {
         while (n--)
             to[n] = f[n];
@@ -80,7 +93,7 @@ static __attribute__((noinline)) struct pli_shm_slot *room_refresh(struct pli_sh
 {
     struct pli_shm_slot *slot;
 
-    if (s->tx.reserved)
+    if (s->tx.reserved || s->starved) /* starved: poll looks at the cursor, and says when there is space */
         return NULL;
     if (s->switch_due)
         pli_shm_grow_finish(s);
@@ -89,7 +102,7 @@ static __attribute__((noinline)) struct pli_shm_slot *room_refresh(struct pli_sh
         if (slot)
             return slot;
     }
-    if (!s->starved && ++s->full_count >= GROW_AFTER)
+    if (++s->full_count >= GROW_AFTER)
         pli_shm_grow_start(s);
     /* a held-back batch would never be read, and the space never come back */
     pli_ring_tx_flush(&s->tx);
@@ -126,30 +139,23 @@ static __attribute__((noinline, cold)) int send_refused(struct pli_shm *s, uint6
         return pli_fail(PLAIT_E_BUSY, "a reservation is open on this link: commit or abandon it first");
     if (payload > max_payload(s))
         return pli_fail(PLAIT_E_TOOBIG, "a record of %llu bytes is over the transport's %u", (unsigned long long)payload, max_payload(s));
-    return pli_fail(PLAIT_E_AGAIN, "the shared memory ring to the peer is full");
+    return pli_fail_const(PLAIT_E_AGAIN, "the shared memory ring to the peer is full");
 }
 
-static int shm_send(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr,
-                    bool more)
+/* A record with a header part, or of several slots. */
+static __attribute__((noinline)) int send_large(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data,
+                                                const void *hdr, bool more)
 {
-    struct pli_shm *s = pli_shm_of(tr);
-    uint32_t len = pli_w1_len(w1), hdr_len = pli_meta_hdr_len(meta);
+    uint32_t hdr_len = pli_meta_hdr_len(meta);
     uint64_t payload = pli_rec_payload(meta, w1);
+    uint32_t k = pli_ring_slots_for(payload);
     struct pli_shm_slot *slot;
-    uint32_t k;
     uint8_t *to;
 
-    if (__builtin_expect(payload <= PLI_SHM_SLOT - PLI_REC_HEAD, 1)) {
-        k = 1;
-    } else {
-        if (payload > max_payload(s))
-            return send_refused(s, payload);
-        k = pli_ring_slots_for(payload);
-    }
-    if (__builtin_expect(s->tx.reserved, 0))
+    if (payload > max_payload(s))
         return send_refused(s, payload);
     slot = room(s, k);
-    if (__builtin_expect(!slot, 0))
+    if (!slot)
         return send_refused(s, payload);
     to = slot->payload;
     slot->word1 = w1;
@@ -157,16 +163,81 @@ static int shm_send(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cook
         memcpy(to, &cookie, 8);
         to += 8;
     }
-    if (__builtin_expect(hdr_len, 0)) {
+    if (hdr_len)
         memcpy(to, hdr, hdr_len);
-        to += hdr_len;
-    }
-    if (len)
-        copy_small(to, data, len);
+    if (pli_w1_len(w1))
+        memcpy(to + hdr_len, data, pli_w1_len(w1));
     pli_ring_tx_publish(&s->tx, slot, k, meta, more);
     if (!more)
         wake_peer(s);
     return 0;
+}
+
+/* Cold ends of the short path, called last. */
+static __attribute__((noinline, cold)) int wake_after_fence(struct pli_shm *s)
+{
+    wake_peer(s);
+    return 0;
+}
+
+static __attribute__((noinline)) int publish_batch(struct pli_shm *s, struct pli_shm_slot *slot, uint64_t word0, unsigned more)
+{
+    pli_ring_tx_publish_batch(&s->tx, slot, word0, more);
+    if (!more)
+        wake_peer(s);
+    return 0;
+}
+
+/* The short path: one slot, no header part, room for it is known. A message of 8 bytes takes four stores, three of them into the line
+ * that moves to the peer. */
+int pli_shm_send_small(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, unsigned more)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+    uint64_t pos = tr->room.pos;
+    uint64_t word0 = (uint64_t)meta << 32 | (uint32_t)pos;
+    uint32_t next = ((uint32_t)pos + 1) & s->tx.mask;
+    struct pli_shm_slot *slot = &s->tx.slots[(uint32_t)pos & s->tx.mask];
+    uint8_t *to = slot->payload;
+    uint32_t len = pli_w1_len(w1), epoch;
+
+    slot->word1 = w1;
+    if (meta & PLI_RF_COOKIE << 8) {
+        memcpy(to, &cookie, 8);
+        to += 8;
+    }
+    if (__builtin_expect(len == 8, 1))
+        memcpy(to, data, 8);
+    else
+        copy_small(to, data, len);
+    if (__builtin_expect(s->tx.dirty[next], 0)) { /* as in pli_ring_tx_publish() */
+        atomic_store_explicit(&s->tx.slots[next].word0, 0, memory_order_relaxed);
+        s->tx.dirty[next] = 0;
+    }
+    tr->room.pos = pos + 1;
+    if (__builtin_expect(more || s->tx.staged, 0))
+        return publish_batch(s, slot, word0, more);
+    /* release: pairs with the consumer's acquire in pli_ring_rx_peek() */
+    atomic_store_explicit(&slot->word0, word0, memory_order_release);
+    if (__builtin_expect(s->fence, 0))
+        return wake_after_fence(s);
+    /* the compiler keeps the order; the processor need not: the sleeper's barrier does (wake_peer()) */
+    atomic_signal_fence(memory_order_seq_cst);
+    epoch = atomic_load_explicit(&s->peer->parked, memory_order_relaxed);
+    if (__builtin_expect(epoch & 1, 0))
+        return wake_after_fence(s);
+    return 0;
+}
+
+static int shm_send(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr,
+                    bool more)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+
+    if (pli_w1_len(w1) > PLI_TR_SMALL || meta >> 16)
+        return send_large(s, meta, w1, cookie, data, hdr, more);
+    if (tr->room.pos >= tr->room.limit && !room_refresh(s, 1))
+        return send_refused(s, 0);
+    return pli_shm_send_small(tr, meta, w1, cookie, data, more);
 }
 
 static int shm_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data)
@@ -182,9 +253,19 @@ static int shm_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data
     if (!slot)
         return send_refused(s, payload);
     s->tx.reserved = k;
+    s->tr.room.limit = 0; /* no send passes until commit or abandon: it finds no room */
     s->reserved_slot = slot;
     *data = slot->payload + (cookie ? 8 : 0);
     return 0;
+}
+
+static void reservation_over(struct pli_shm *s)
+{
+    uint64_t floor = s->tx.seen_cursor > s->tx.base ? s->tx.seen_cursor : s->tx.base;
+
+    s->tx.reserved = 0;
+    s->tr.room.limit = floor + s->tx.nslots - 1;
+    s->reserved_slot = NULL;
 }
 
 static void shm_commit(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, bool more)
@@ -196,9 +277,8 @@ static void shm_commit(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t c
     if (meta & PLI_RF_COOKIE << 8)
         memcpy(slot->payload, &cookie, 8);
     /* slots beyond what is used may have been written already: payload bytes may begin them */
-    memset(&s->tx.dirty[((uint32_t)s->tx.pos & s->tx.mask) + 1], 1, s->tx.reserved - 1);
-    s->tx.reserved = 0;
-    s->reserved_slot = NULL;
+    memset(&s->tx.dirty[((uint32_t)s->tr.room.pos & s->tx.mask) + 1], 1, s->tx.reserved - 1);
+    reservation_over(s);
     pli_ring_tx_publish(&s->tx, slot, pli_ring_slots_for(pli_rec_payload(meta, w1)), meta, more);
     if (!more)
         wake_peer(s);
@@ -210,9 +290,8 @@ static void shm_abandon(struct pli_tr *tr)
 
     if (!s->tx.reserved)
         return;
-    memset(&s->tx.dirty[((uint32_t)s->tx.pos & s->tx.mask) + 1], 1, s->tx.reserved - 1);
-    s->tx.reserved = 0;
-    s->reserved_slot = NULL;
+    memset(&s->tx.dirty[((uint32_t)s->tr.room.pos & s->tx.mask) + 1], 1, s->tx.reserved - 1);
+    reservation_over(s);
 }
 
 static void shm_flush(struct pli_tr *tr)
@@ -229,6 +308,8 @@ static void shm_flush(struct pli_tr *tr)
 static void publish_cursor(struct pli_shm *s)
 {
     pli_ring_rx_publish(&s->rx);
+    if (__builtin_expect(s->fence, 0)) /* the cursor, then the look: as in wake_peer() */
+        atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
         wake_peer(s);
 }
@@ -266,7 +347,7 @@ static __attribute__((noinline)) int own_record(struct pli_shm *s, uint32_t type
 /* Is there space now for a send that found none? A quarter of the ring, so that it does not come back at once. */
 static bool space_back(struct pli_shm *s)
 {
-    return s->tx.limit - s->tx.pos > s->tx.nslots / 4 || s->tx.limit - s->tx.pos == s->tx.nslots;
+    return s->tr.room.limit - s->tr.room.pos > s->tx.nslots / 4;
 }
 
 static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
@@ -283,6 +364,20 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
     return 1;
 }
 
+/* Something has been sent since the last look. Own a line ahead for the next message. And if this is a dialogue, the answer takes its
+ * time: a look before it is written would take the line away from the writer, who would have to fetch it back (as long as a message
+ * takes). So wait for about as long as the fastest answer takes; what the caller did since the send is part of it, and what comes
+ * earlier is found a moment later. Only if nobody else is polled by this context. */
+static void before_first_look(struct pli_shm *s)
+{
+    s->touched = s->tr.room.pos;
+    pli_ring_tx_touch(&s->tx);
+    if (s->last_n != 1 || !s->tr.alone)
+        return;
+    for (int i = 0; i < FIRST_LOOK_PAUSES; i++)
+        pli_relax();
+}
+
 static int shm_poll(struct pli_tr *tr, int budget)
 {
     struct pli_shm *s = pli_shm_of(tr);
@@ -290,7 +385,12 @@ static int shm_poll(struct pli_tr *tr, int budget)
     uint64_t word0;
     int n = 0;
 
+    if (s->tr.room.pos != s->touched)
+        before_first_look(s);
     while (n < budget && (slot = pli_ring_rx_peek(&s->rx, &word0)) != NULL) {
+        if (n) /* there is a stream: have the lines that follow on their way; not when the ring runs empty, that would take them from the writer */
+            __builtin_prefetch(&s->rx.slots[((uint32_t)s->rx.pos + PREFETCH) & s->rx.mask]);
+
         /* each field once into a local; the peer may change it meanwhile */
         uint32_t meta = (uint32_t)(word0 >> 32);
         uint64_t w1 = *(const volatile uint64_t *)&slot->word1;
@@ -317,8 +417,11 @@ static int shm_poll(struct pli_tr *tr, int budget)
         if (__builtin_expect(s->rx.pos - s->rx.published >= s->rx.nslots / 4, 0))
             give_back(s);
     }
+    s->last_n = n;
     if (n == 0 && s->rx.pos != s->rx.published && atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
         publish_cursor(s);
+    if (__builtin_expect(s->tx.staged != NULL, 0)) /* the end of the poll: what was to wait for more goes now */
+        shm_flush(tr);
     if (__builtin_expect(s->starved | s->switch_due, 0)) {
         int r = poll_starved(s);
 
@@ -390,7 +493,7 @@ static void shm_stats(const struct pli_tr *tr, struct pli_tr_stats *st)
     const struct pli_shm *s = (const struct pli_shm *)tr;
 
     st->ring_slots = s->tx.nslots;
-    st->ring_used = (uint32_t)(s->tx.pos - s->tx.seen_cursor);
+    st->ring_used = (uint32_t)(s->tr.room.pos - s->tx.seen_cursor);
     st->grows = s->grows;
     st->held = s->rx.hold_tail - s->rx.hold_head;
 }

@@ -21,6 +21,8 @@ struct pli_shm {
     uint32_t reserved_bytes;         /* payload of the open reservation */
     uint32_t full_count;             /* times the ring was full: when to grow */
     struct pli_shm_slot *reserved_slot;
+    uint64_t touched;                /* tx.pos at the last look: has anything been sent since? */
+    int last_n;                      /* records found by the last poll */
 
     struct pli_ring_rx rx __attribute__((aligned(64)));
     struct pli_shm_ctl *own;         /* in our segment */
@@ -45,6 +47,9 @@ void pli_shm_grow_finish(struct pli_shm *s);
 int pli_shm_grow_control(struct pli_shm *s, const struct pli_shm_note *note, int *fd);
 /* The SWITCH record came: go on in the peer's larger ring. False: there is none. */
 bool pli_shm_grow_switch_rx(struct pli_shm *s);
+
+/* shm.c */
+int pli_shm_send_small(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, unsigned more);
 
 /* setup.c */
 int pli_shm_create(struct pli_tr **tr, const struct pli_tr_env *env, const struct pli_tr_up *up, void *owner);

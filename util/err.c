@@ -10,10 +10,19 @@
 #define TEXT_MAX 512
 
 static __thread char err_text[TEXT_MAX];
+static __thread const char *err_const; /* instead of err_text, if not NULL */
 
 const char *pli_err_text(void)
 {
+    if (err_const)
+        return err_const;
     return err_text[0] ? err_text : "no error";
+}
+
+int pli_fail_const(int code, const char *text)
+{
+    err_const = text;
+    return code;
 }
 
 const char *plait_error_text(void)
@@ -31,6 +40,7 @@ int pli_fail(int code, const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     memcpy(err_text, text, sizeof text);
+    err_const = NULL;
     return code;
 }
 
@@ -42,7 +52,7 @@ int pli_fail_prefix(int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(prefix, sizeof prefix, fmt, ap);
     va_end(ap);
-    memcpy(old, err_text, sizeof old);
+    snprintf(old, sizeof old, "%s", pli_err_text());
     return pli_fail(code, "%s: %s", prefix, old);
 }
 

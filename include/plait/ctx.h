@@ -91,6 +91,8 @@ PLAIT_API void plait_ctx_wake(struct plait_ctx *ctx);
  *   1. n = plait_ctx_arm(ctx);  2. if n > 0: plait_ctx_poll(ctx), and back to 1;
  *   3. n == 0: wait for the descriptor to be readable (no time-out needed, timers are in it);
  *   4. plait_ctx_poll(ctx) at least once, and back to 1.
+ * Whatever the loop calls on the context or its connections between 3 and the wait (a send, a close, a timer) may leave it work: begin
+ * with 1 again after it.
  * @return the descriptor (owned by the context, do not read, write or close it). Never blocks. Owner thread.
  */
 PLAIT_API int plait_ctx_fd(struct plait_ctx *ctx);

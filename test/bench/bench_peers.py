@@ -19,7 +19,7 @@ SIZES = (8, 64, 1024, 4096)
 WINDOWS = (1, 16, 64)
 TESTS = ("lat", "rate", "rpc")
 FIELDS = {"lat": "half_rtt_ns", "rate": "msgs_per_s", "rpc": "requests_per_s"}
-RUN_LIMIT_S = 40
+RUN_LIMIT_S = 20
 
 
 class Failed(Exception):
@@ -341,4 +341,4 @@ class Mpich(Contender):
 
 PEERS = (UcxTag, UcxAm, Libfabric, OpenMpi, Mpich)
 # of build_peers.sh
-PROGRAMS = ("mpi_bench.openmpi", "mpi_bench.mpich", "ucx_rpc", "fi_shm")
+PROGRAMS = ("raw_lat", "mpi_bench.openmpi", "mpi_bench.mpich", "ucx_rpc", "fi_shm")

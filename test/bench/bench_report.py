@@ -28,6 +28,7 @@ class Results:
     def __init__(self, contenders, tests):
         self.contenders, self.tests = contenders, tests  # contenders: plait first
         self.values, self.failures = {}, {}
+        self.probes, self.repeated, self.displaced = [], 0, 0  # see Placement in compare
         self.busy = 0.0  # the most that others used of the two cores while we did nothing
         self.titles = {c.name: c.title for c in contenders}
         self.titles.update(limit="limit (shared memory)", physical="limit, one line")
@@ -100,6 +101,12 @@ def table(res, rounds):
             out.append("%-24s%10s%10s%10s%11s%14s" % ("  " + figure_name(figure), "median", "least", "most",
                                                       "to limit", "to best peer"))
             out += [table_line(res, name, figure) for name in res.rows(test)]
+        for (name, where), reason in res.failures.items():
+            if where == test and any(res.of(name, f) for f in figures_of(test)):
+                out.append("  %s %s" % (res.titles[name], reason))
+    if res.repeated:
+        out += ["", "%d runs were repeated because the cores were elsewhere before or after; %d of those"
+                % (res.repeated, res.displaced), "that count are from such a moment nevertheless."]
     if res.limit_drift() > 1.3:
         out += ["", "The limit itself moved by a factor of %.1f between rounds (other placement of the"
                 % res.limit_drift(), "cores, other load): trust the ratios, not the absolute figures."]
@@ -130,7 +137,8 @@ def document(res, about):
                     "to_limit": res.ratio(name, "limit", figure),
                     "to_best_peer": res.ratio(name, best, figure) if best else None}
             figures.append(entry)
-    return dict(about, busy=round(res.busy, 3), titles=res.titles, figures=figures)
+    return dict(about, busy=round(res.busy, 3), probes_ns=res.probes, runs_repeated=res.repeated,
+                runs_displaced=res.displaced, titles=res.titles, figures=figures)
 
 
 def gnuplot_script(res, path, subtitle):

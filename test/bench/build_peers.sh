@@ -40,6 +40,7 @@ with_pkg() {
     fi
 }
 
+build raw_lat "${CC:-gcc}" raw_lat.c "${CC:-cc}"
 build mpi_bench.openmpi libopenmpi-dev mpi_bench.c mpicc.openmpi
 # MPICH's own MPI_STATUSES_IGNORE trips this warning of gcc
 build mpi_bench.mpich libmpich-dev mpi_bench.c mpicc.mpich -Wno-stringop-overflow

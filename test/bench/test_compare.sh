@@ -113,6 +113,11 @@ plait_lat 8 100 1 >"$dir/raw/mpich.lat.1"
 compare 1 --replay "$dir/raw" --rounds 1 --tests lat --peers mpich
 expect lacking "$dir/out" "MPICH failed in round 1: no figure for 64 B, 1 KiB, 4 KiB"
 
+echo "{" >"$dir/raw/openmpi.lat.2"
+compare 1 --replay "$dir/raw" --rounds 3 --tests lat --peers openmpi
+expect one_bad_round "$dir/out" "* Open MPI 175.0 150.0 200.0" \
+    "Open MPI failed in round 2: unreadable line of JSON"
+
 # running: a stand-in for plait and for a peer program, and no other peer
 cat >"$dir/bin/plait" <<'EOF'
 #!/bin/sh
@@ -141,6 +146,17 @@ case $cores in
         "missing: ucx_perftest is not installed: apt-get install ucx-utils" \
         "missing: mpirun.openmpi is not installed: apt-get install openmpi-bin libopenmpi-dev" \
         "missing: mpiexec.mpich is not installed: apt-get install mpich libmpich-dev"
+    cat >"$dir/bin/raw_lat" <<'EOF'
+#!/bin/sh
+read -r n <"$0.count"
+echo $((n + 1)) >"$0.count"
+[ "$n" = 7 ] && distance=300 || distance=60
+echo "{\"test\":\"lat\",\"half_rtt_ns\":{\"p50\":$distance}}"
+EOF
+    chmod +x "$dir/bin/raw_lat"
+    echo 1 >"$dir/bin/raw_lat.count"
+    compare 0 --quick --tests lat --rounds 1 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
+    expect moved_cores "$dir/out" "1 runs were repeated because the cores were elsewhere before or after; 0 of those"
     compare 1 --quick --tests rpc --rounds 1 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
     expect failing_command "$dir/out" \
         "failed in round 1: exit status 2: plait: unknown option: perf rpc --size 8 --window 1,16,64" \

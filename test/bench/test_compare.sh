@@ -156,7 +156,7 @@ EOF
     chmod +x "$dir/bin/raw_lat"
     echo 1 >"$dir/bin/raw_lat.count"
     compare 0 --quick --tests lat --rounds 1 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
-    expect moved_cores "$dir/out" "1 runs were repeated because the cores were elsewhere before or after; 0 of those"
+    expect moved_cores "$dir/out" "1 runs were repeated because the cores were elsewhere before or after; 0"
     compare 1 --quick --tests rpc --rounds 1 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
     expect failing_command "$dir/out" \
         "failed in round 1: exit status 2: plait: unknown option: perf rpc --size 8 --window 1,16,64" \

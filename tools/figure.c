@@ -38,7 +38,8 @@ struct json_object *figure_number(double v, int digits)
     if (!(v > -1e300 && v < 1e300))
         return NULL; /* printed as null */
     o = json_object_new_double(v);
-    json_object_set_serializer(o, json_object_double_to_json_string, (void *)(uintptr_t)formats[digits], NULL);
+    json_object_set_serializer(o, json_object_double_to_json_string, (void *)(uintptr_t)formats[digits],
+                               NULL);
     return o;
 }
 
@@ -101,7 +102,8 @@ void figure_print_head(const struct figure *f)
         printf("%9s %9s %9s %9s %9s %9s %9s %9s %7s\n", "size", "min", "p50", "p90", "p99", "max", "limit",
                f->test == PERF_LAT ? "physical" : "", "ratio");
     else if (f->test == PERF_BW)
-        printf("%9s %9s %9s %9s %9s %9s %7s\n", "size", "window", unit, "limit", "memcpy", "pipelined", "ratio");
+        printf("%9s %9s %9s %9s %9s %9s %7s\n", "size", "window", unit, "limit", "memcpy", "pipelined",
+               "ratio");
     else
         printf("%9s %9s %9s %9s %7s\n", "size", "window", unit, "limit", "ratio");
 }

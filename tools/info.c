@@ -36,7 +36,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         *json = true;
         break;
     case ARGP_KEY_ARG:
-        argp_error(state, "plait info takes no argument, but there is '%s'", arg);
+        argp_error(state, "no argument is taken, but there is '%s'", arg);
         break;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -114,8 +114,8 @@ static void read_membarrier(struct info_limits *l)
     else if (commands < 0)
         snprintf(l->membarrier_why, sizeof(l->membarrier_why), "the kernel says: %s", strerror(errno));
     else if ((commands & need) != need)
-        snprintf(l->membarrier_why, sizeof(l->membarrier_why), "the kernel lacks the expedited global barrier "
-                 "(Linux 4.16)");
+        snprintf(l->membarrier_why, sizeof(l->membarrier_why), "the kernel lacks the expedited global "
+                 "barrier (Linux 4.16)");
     else
         l->membarrier = true;
 }

@@ -24,8 +24,8 @@ static void caches(const struct info_topo *t)
 
         if (plait_topo_get_cache(t->topo, i, &c) < 0)
             continue;
-        printf("%sL%d%s %s x %d", i ? ", " : "  caches    ", c.level, c.kind == 'd' ? "d" : c.kind == 'i' ? "i" : "",
-               cli_bytes(size, c.bytes), c.count);
+        printf("%sL%d%s %s x %d", i ? ", " : "  caches    ", c.level,
+               c.kind == 'd' ? "d" : c.kind == 'i' ? "i" : "", cli_bytes(size, c.bytes), c.count);
     }
     if (t->info.caches > 0)
         printf("\n");
@@ -40,8 +40,9 @@ static void nodes(const struct info_topo *t)
 
         if (plait_topo_get_node(t->topo, i, &n) < 0)
             continue;
-        printf("  NUMA node %d: %s, %d cores (%d allowed)%s", n.node, n.memory ? cli_bytes(size, n.memory) : "no memory",
-               n.cores, n.cores_allowed, n.allowed ? "" : ", its memory is not allowed");
+        printf("  NUMA node %d: %s, %d cores (%d allowed)%s", n.node,
+               n.memory ? cli_bytes(size, n.memory) : "no memory", n.cores, n.cores_allowed,
+               n.allowed ? "" : ", its memory is not allowed");
         if (n.mem_node != n.node)
             printf(", memory comes from node %d", n.mem_node);
         printf("\n");
@@ -107,7 +108,7 @@ static void limits(const struct info_limits *l)
 
     printf("\nlimits (soft / hard)\n");
     rlimit("open files (ulimit -n)", &l->nofile, false, "each link has a few descriptors");
-    rlimit("locked memory (ulimit -l)", &l->memlock, true, "for registered memory of a fabric; shm needs none");
+    rlimit("locked memory (ulimit -l)", &l->memlock, true, "for memory of a fabric; shm needs none");
     rlimit("address space (ulimit -v)", &l->as, true, "rings are mapped on both sides");
     rlimit("file size (ulimit -f)", &l->fsize, true, "counts for memfds, which rings are made of");
     if (l->cgroup[0])

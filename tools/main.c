@@ -11,7 +11,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     { "info", "plait info", "the version, this machine, and the limits that matter", cmd_info },
-    { "perf", "plait perf", "measure latency, rates and bandwidth beside the machine's own limits", cmd_perf },
+    { "perf", "plait perf", "measure latency, rates and bandwidth beside the machine's limits", cmd_perf },
     { "serve", "plait serve", "an echo service", cmd_serve },
     { "ping", "plait ping", "round trips to an echo service", cmd_ping },
 };
@@ -32,8 +32,8 @@ static int help(void)
            "  plait perf all --json          everything that it can measure, for programs\n"
            "  plait serve plait://127.0.0.1  in one terminal, and in another, with what it printed:\n"
            "  plait ping plait://127.0.0.1:PORT\n\n"
-           "plait SUBCOMMAND --help tells more. Exit status: 0, 1 if something failed, 2 for a mistake in the\n"
-           "command line.\n");
+           "plait SUBCOMMAND --help tells more. Exit status: 0, 1 if something failed, 2 for a mistake in\n"
+           "the command line.\n");
     return CLI_OK;
 }
 
@@ -78,7 +78,8 @@ static int run(int argc, char **argv)
         argc--;
     }
     cli_set_name(commands[i].full);
-    argv[0] = (char *)(uintptr_t)commands[i].full; /* argp and getopt name themselves by it, and only read it */
+    /* argp and getopt name themselves by it, and only read it */
+    argv[0] = (char *)(uintptr_t)commands[i].full;
     return commands[i].run(argc, argv);
 }
 

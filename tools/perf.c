@@ -27,7 +27,7 @@ static const struct argp_option options[] = {
 static const char args_doc[] = "TEST...\n--serve URI";
 
 static const char doc[] =
-    "Measures messages between two processes, each pinned to a core, beside what the machine itself can do.\n\n"
+    "Measures messages between two processes, each pinned to a core, beside what the machine can do.\n\n"
     "TEST is one or more of\n"
     "  limit  the machine's own limits, without plait\n"
     "  lat    half a round trip: a one-way message each way, sent from the receiver's callback\n"
@@ -39,13 +39,13 @@ static const char doc[] =
     "\v"
     "A peer process is started for the tests, and ended with them. Rounds of plait alternate with rounds of "
     "the limit, and who is not measured sleeps meanwhile. A figure is the median of the rounds, the ratio is "
-    "the median of each round's figure to the limit just before and after it (below 1 is better for lat and "
-    "wake, above 1 for the others).\n\n"
+    "the median of each round's figure to the limit just before and after it (the lower the better for lat "
+    "and wake, the higher for the others).\n\n"
     "lat: the clock is read once in 32 round trips, which costs less than a ns each; so min ... max are of "
-    "means of 32, and p99 hides what is shorter than that. The limit is the best raw ping-pong of 8 bytes over "
-    "two cache lines with one writer each, whatever the size; `physical' is the best over one line that both "
-    "write. rate: the limit is the best bare ring with one producer and one consumer. rpc: half of that, or "
-    "window by the raw round trip, whichever is less. bw: the best of memcpy in one process and a pipelined "
+    "means of 32, and p99 hides what is shorter than that. The limit is the best raw ping-pong of 8 bytes "
+    "over two cache lines with one writer each, whatever the size; `physical' is the best over one line "
+    "that both write. rate: the limit is the best bare ring with one producer and one consumer. rpc: half of that, "
+    "or window by the raw round trip, whichever is less. bw: the best of memcpy in one process and a pipelined "
     "copy between two. wake: a raw eventfd. Every round trip of wake is timed by itself.\n\n"
     "With one core only, both sides share it and sleep instead of polling; the figures then mean little.\n\n"
     "Examples:\n"

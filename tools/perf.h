@@ -75,6 +75,9 @@ struct perf_peer {
 /* Starts this program as a peer pinned to a CPU, and waits until it listens. CLI_OK, or CLI_FAILED with a
  * message. The peer ends when this process ends, however that happens. */
 int perf_peer_start(struct perf_peer *p, int cpu);
+/* If it has died (a moment is waited for it): a sentence about it and a colon, else "". Valid until the next
+ * call. */
+const char *perf_peer_death(struct perf_peer *p);
 /* Tells it to end and waits; kills it if that takes too long. */
 void perf_peer_stop(struct perf_peer *p);
 

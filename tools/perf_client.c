@@ -89,12 +89,12 @@ static void watch(void *arg)
 static void session_open(struct plait_session *s, const void *data, size_t len, void *arg)
 {
     struct perf_client *c = arg;
-    char text[64];
+    char text[64] = "";
     int cpu;
 
     (void)s;
-    snprintf(text, sizeof(text), "%.*s", (int)(len < sizeof(text) ? len : sizeof(text) - 1),
-             len ? (const char *)data : "");
+    if (len < sizeof(text)) /* the rest of text is zeros */
+        memcpy(text, len ? data : "", len);
     if (sscanf(text, PERF_HELLO " cpu=%d", &cpu) != 1)
         perf_fail(c, PLAIT_E_PROTO, "what listens there is no peer of plait perf of this version; start one "
                   "with plait perf --serve %s", c->uri);

@@ -20,6 +20,14 @@ static double median(struct table *t, int form)
     return stats_median(t->v[form], t->o->rounds);
 }
 
+/* As many as were asked for, within what makes sense; enough of them if nothing was asked for. */
+static unsigned long times(const struct table *t, unsigned long least, unsigned long enough)
+{
+    if (t->n == 0 || t->n > enough)
+        return enough;
+    return t->n < least ? least : t->n;
+}
+
 static int failed(void)
 {
     return cli_error("%s", limit_error());
@@ -79,7 +87,7 @@ static int lat(struct table *t)
 
     for (unsigned r = 0; r < t->o->rounds; r++) {
         progress("lat", 8, r, t->o->rounds);
-        if (limit_lat_run(t->pair, t->n ? (unsigned)t->n : 100000, &l) < 0)
+        if (limit_lat_run(t->pair, (unsigned)times(t, 100, 100000), &l) < 0)
             return failed();
         for (int i = 0; i < LIMIT_LAT_FORMS; i++)
             t->v[i][r] = l.form_ns[i];
@@ -105,7 +113,7 @@ static int rate(struct table *t, size_t size)
 
     for (unsigned r = 0; r < t->o->rounds; r++) {
         progress("rate", size, r, t->o->rounds);
-        if (limit_rate_run(t->pair, size, t->n ? t->n : 4000000 / (1 + size / 128) + 1000, &l) < 0)
+        if (limit_rate_run(t->pair, size, times(t, 1000, 4000000 / (1 + size / 128) + 1000), &l) < 0)
             return failed();
         for (int i = 0; i < LIMIT_RATE_FORMS; i++)
             t->v[i][r] = l.form[i];
@@ -130,7 +138,7 @@ static int bw(struct table *t, size_t size)
 
     for (unsigned r = 0; r < t->o->rounds; r++) {
         progress("bw", size, r, t->o->rounds);
-        if (limit_bw_run(t->pair, size, t->n ? t->n * size : 256ul << 20, &l) < 0)
+        if (limit_bw_run(t->pair, size, times(t, 1, (256ul << 20) / size + 1) * size, &l) < 0)
             return failed();
         for (int i = 0; i < LIMIT_BW_FORMS; i++)
             t->v[i][r] = l.form[i];
@@ -162,7 +170,7 @@ static int wake(struct table *t)
 
     for (unsigned r = 0; r < t->o->rounds; r++) {
         progress("wake", 8, r, t->o->rounds);
-        if (limit_wake_run(t->pair, t->n ? (unsigned)t->n : 500, &l) < 0)
+        if (limit_wake_run(t->pair, (unsigned)times(t, 10, 500), &l) < 0)
             return failed();
         t->v[0][r] = l.eventfd_ns;
         t->v[1][r] = l.futex_ns;

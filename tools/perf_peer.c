@@ -3,16 +3,18 @@
 #include "perf.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <fcntl.h>
 
 #define START_MS 20000
 #define END_MS   3000
+#define DEATH_MS 200
 
 static void __attribute__((noreturn)) be_peer(int in, int out, char *cpu)
 {
@@ -26,13 +28,21 @@ static void __attribute__((noreturn)) be_peer(int in, int out, char *cpu)
     _exit(127);
 }
 
-static int ended(struct perf_peer *p)
+/* Waits for its end; returns its status. */
+static int reap(struct perf_peer *p)
 {
     int st = 0;
 
     while (waitpid(p->pid, &st, 0) < 0 && errno == EINTR)
         ;
     p->pid = 0;
+    return st;
+}
+
+static int ended(struct perf_peer *p)
+{
+    int st = reap(p);
+
     if (WIFSIGNALED(st))
         return cli_error("the peer process was killed by signal %d before it listened", WTERMSIG(st));
     if (WIFEXITED(st) && WEXITSTATUS(st) >= 126)
@@ -96,6 +106,29 @@ int perf_peer_start(struct perf_peer *p, int cpu)
     return read_uri(p);
 }
 
+const char *perf_peer_death(struct perf_peer *p)
+{
+    struct pollfd pfd = { .fd = -1, .events = POLLIN };
+    static char text[100];
+    int st;
+
+    if (p->pid <= 0)
+        return "";
+    pfd.fd = (int)syscall(SYS_pidfd_open, p->pid, 0);
+    if (pfd.fd < 0 || poll(&pfd, 1, DEATH_MS) != 1) {
+        if (pfd.fd >= 0)
+            close(pfd.fd);
+        return "";
+    }
+    close(pfd.fd);
+    st = reap(p);
+    if (WIFSIGNALED(st))
+        snprintf(text, sizeof(text), "the peer process was killed by signal %d: ", WTERMSIG(st));
+    else
+        snprintf(text, sizeof(text), "the peer process ended with exit status %d: ", WEXITSTATUS(st));
+    return text;
+}
+
 void perf_peer_stop(struct perf_peer *p)
 {
     struct pollfd pfd = { .fd = p->out, .events = POLLIN };
@@ -106,8 +139,7 @@ void perf_peer_stop(struct perf_peer *p)
         /* its output ends when it ends */
         if (poll(&pfd, 1, END_MS) == 0)
             kill(p->pid, SIGKILL);
-        while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
-            ;
+        reap(p);
     }
     if (p->out >= 0)
         close(p->out);

@@ -12,6 +12,7 @@ struct run {
     const struct perf_kind *kind;
     struct limit_pair *pair;
     struct perf_client c;
+    struct perf_peer peer;
     unsigned long iterations;
     struct perf_round round[PERF_ROUNDS_MAX];
     struct perf_limits limit[PERF_ROUNDS_MAX + 1]; /* before, between and after the rounds */
@@ -69,7 +70,7 @@ void perf_choose_cpus(int cpus[2])
 
 static int failed(struct run *r)
 {
-    return cli_error("%s", r->c.why[0] ? r->c.why : "the measurement failed");
+    return cli_error("%s%s", perf_peer_death(&r->peer), r->c.why[0] ? r->c.why : "the measurement failed");
 }
 
 static int measure_limit(struct run *r, unsigned i)
@@ -265,18 +266,17 @@ static int with_transport(const struct perf_opts *o, const char *uri, char *out,
 static int with_peer(struct run *r, int cpu_a, int cpu_b)
 {
     static char uri[1600];
-    struct perf_peer peer = { .in = -1, .out = -1 };
     int status = CLI_OK;
 
     if (!r->o->connect)
-        status = perf_peer_start(&peer, cpu_b);
+        status = perf_peer_start(&r->peer, cpu_b);
     if (status == CLI_OK)
-        status = with_transport(r->o, r->o->connect ? r->o->connect : peer.uri, uri, sizeof(uri));
+        status = with_transport(r->o, r->o->connect ? r->o->connect : r->peer.uri, uri, sizeof(uri));
     if (status == CLI_OK) {
         r->c.uri = uri;
         status = run_tests(r, cpu_a);
     }
-    perf_peer_stop(&peer);
+    perf_peer_stop(&r->peer);
     return status;
 }
 
@@ -289,6 +289,7 @@ int perf_run(const struct perf_opts *o)
         return cli_error("no memory");
     r->o = o;
     r->c.peer_cpu = -1;
+    r->peer.in = r->peer.out = -1;
     for (size_t i = 0; i < sizeof(payload); i++)
         payload[i] = (unsigned char)i;
     perf_choose_cpus(cpus);

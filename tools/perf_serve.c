@@ -58,11 +58,11 @@ static const char *admit(struct client *c, const struct plait_session_request *r
                          struct plait_session_opts *opts)
 {
     static char data[64];
-    char text[64];
+    char text[64] = "";
     unsigned window;
 
-    snprintf(text, sizeof(text), "%.*s", (int)(req->data_len < sizeof(text) ? req->data_len : sizeof(text) - 1),
-             req->data_len ? (const char *)req->data : "");
+    if (req->data_len < sizeof(text)) /* the rest of text is zeros */
+        memcpy(text, req->data_len ? req->data : "", req->data_len);
     if (sscanf(text, PERF_HELLO " window=%u", &window) != 1 || window < 1 || window > PERF_WINDOW_MAX)
         return "this is a peer of plait perf; use plait perf TEST --connect of the same version";
     snprintf(data, sizeof(data), PERF_HELLO " cpu=%d", plait_ctx_cpu(c->sv->pctx));
@@ -77,7 +77,7 @@ static void listening(struct service *sv, const char *uri)
     if (sv->until_eof)
         printf("%s\n", uri);
     else
-        printf("listening on %s, CPU %d\nin another terminal: plait perf lat --connect %s\n", uri,
+        printf("listening on %s (CPU %d)\nin another terminal: plait perf lat --connect %s\n", uri,
                plait_ctx_cpu(sv->pctx), uri);
 }
 

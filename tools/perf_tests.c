@@ -92,8 +92,8 @@ static int lat_round(struct perf_client *c, unsigned long n, struct perf_round *
     return ping_pong(c, n, LAT_BATCH, out);
 }
 
-/* Between two round trips both sides get the time to fall asleep: a message that comes while the other is about
- * to would wake nobody. */
+/* Between two round trips both sides get the time to fall asleep: a message that comes while the other is
+ * about to would wake nobody. */
 static int wake_round(struct perf_client *c, unsigned long n, struct perf_round *out)
 {
     struct perf_round one = { 0 };

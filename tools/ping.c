@@ -48,8 +48,8 @@ static const struct argp_option options[] = {
 static const char doc[] =
     "Opens a session to an echo service (plait serve) and tells how long requests take to be answered."
     "\v"
-    "Both sides sleep between two requests, so a round trip contains two wake-ups and is far longer than what "
-    "plait perf lat measures between processes that poll.\n\n"
+    "Both sides sleep between two requests, so a round trip contains two wake-ups and is far longer than "
+    "what plait perf lat measures between processes that poll.\n\n"
     "Examples:\n"
     "  plait ping plait://127.0.0.1:7000\n"
     "  plait ping --count 1000 --interval 0 --size 4k plait://127.0.0.1:7000/echo\n"
@@ -211,8 +211,8 @@ static int once(struct ping *p)
     if (rc > 0)
         return cli_error("seq=%lu: the service answered with its own error code %d", p->sent, rc);
     if (reply->len != p->size || (p->size && memcmp(reply->data, p->data, p->size)))
-        status = cli_error("seq=%lu: the reply (%zu bytes) is not the request: %s is no echo service", p->sent,
-                           reply->len, p->uri);
+        status = cli_error("seq=%lu: the reply (%zu bytes) is not the request: %s is no echo service",
+                           p->sent, reply->len, p->uri);
     plait_msg_release(reply);
     if (status == CLI_OK) {
         tell(p, us);
@@ -247,8 +247,8 @@ static void summary(struct ping *p)
     if (!p->json) {
         printf("%lu sent, %lu answered, transport %s", p->sent, p->received, p->transport);
         if (p->received)
-            printf("; round trip in us: min %.1f, avg %.1f, p50 %.1f, p99 %.1f, max %.1f", s.min, s.avg, s.p50,
-                   s.p99, s.max);
+            printf("; round trip in us: min %.1f, avg %.1f, p50 %.1f, p99 %.1f, max %.1f", s.min, s.avg,
+                   s.p50, s.p99, s.max);
         putchar('\n');
         return;
     }

@@ -547,6 +547,9 @@ static void met(struct pli_met *m, void *arg)
     int rc;
 
     link->connector = NULL;
+    link->uid = m->uid;
+    link->gid = m->gid;
+    link->pid = m->pid;
     if (m->code < 0) {
         pli_link_fail(link, m->code, m->text);
         return;
@@ -563,9 +566,13 @@ static void met(struct pli_met *m, void *arg)
     link_event(link, PLI_LEV_MET);
 }
 
-static bool same_key(const struct pli_link_key *a, const struct pli_link_key *b)
+/* Does the link lead where the key does? One that was asked for as "the listener's context" is known by its number once it is met. */
+static bool leads_to(const struct pli_link *link, const struct pli_link_key *key)
 {
-    return a->port == b->port && a->target == b->target && a->transports == b->transports && strcmp(a->host, b->host) == 0;
+    const struct pli_link_key *k = &link->key;
+
+    return k->port == key->port && k->transports == key->transports && strcmp(k->host, key->host) == 0 &&
+           (k->target == key->target || (key->target && link->peer.ctx_id == key->target));
 }
 
 int pli_link_get(struct pli_link **out, struct plait_ctx *ctx, const struct pli_link_key *key, uint32_t timeout_ms)
@@ -576,7 +583,7 @@ int pli_link_get(struct pli_link **out, struct plait_ctx *ctx, const struct pli_
 
     pli_list_foreach(node, &ctx->links) {
         link = pli_container_of(node, struct pli_link, node);
-        if (link->active && link->state != PLI_LINK_DOWN && !link->code && same_key(&link->key, key)) {
+        if (link->active && link->state != PLI_LINK_DOWN && !link->code && leads_to(link, key)) {
             pli_link_ref(link);
             *out = link;
             return 0;

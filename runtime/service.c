@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "runtime/conn.h"
 #include "runtime/job.h"
@@ -75,6 +76,22 @@ static int hand_over(struct handed *h, uint32_t ctx_id)
     return ctx ? 0 : -1;
 }
 
+/* The socket is new and empty: a frame fits, or the peer does without. */
+static void refuse_arrival(struct pli_arrival *a, int code, const char *text)
+{
+    struct pli_wire_msg msg = { .type = PLI_WIRE_REFUSE };
+    uint8_t buf[512];
+    int n;
+
+    msg.end.code = code;
+    msg.end.text.p = text;
+    msg.end.text.len = (uint32_t)strlen(text);
+    n = pli_wire_encode(buf, sizeof buf, &msg);
+    if (n > 0 && send(a->fd, buf, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        pli_debug("peer process %d does not wait for its refusal", (int)a->pid);
+    close(a->fd);
+}
+
 static void on_arrival(struct pli_arrival *a, void *arg)
 {
     struct plait_listener *l = arg;
@@ -91,8 +108,8 @@ static void on_arrival(struct pli_arrival *a, void *arg)
         h->post = (struct pli_post){ .fn = handed_fn, .drop = handed_drop };
     }
     if (!h || hand_over(h, a->peer.target) < 0) {
-        pli_warn("peer process %d asked for context %u, which is not here", (int)a->pid, a->peer.target);
-        close(a->fd);
+        pli_info("peer process %d asked for context %u, which is not here", (int)a->pid, a->peer.target);
+        refuse_arrival(a, h ? PLAIT_E_NOTFOUND : PLAIT_E_NOMEM, h ? "the context of the service that was asked for has gone" : "no memory for a link");
         free(h);
     }
 }

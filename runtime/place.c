@@ -2,6 +2,7 @@
 #include "runtime/place.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include "util/err.h"
 
@@ -16,7 +17,7 @@ static unsigned *used; /* contexts on each PU, by its index in the topology */
 
 /* ---- the process's own affinity mask ---- */
 
-static cpu_set_t *process_mask; /* written once, before the first context */
+static _Atomic(cpu_set_t *) process_mask; /* set once, by the first context; its bits do not change */
 #define MASK_CPUS 8192          /* the kernel's largest */
 
 unsigned pli_place_note_mask(void)
@@ -28,14 +29,16 @@ unsigned pli_place_note_mask(void)
         CPU_FREE(set);
         return UINT32_MAX; /* unknown: never crowded */
     }
-    process_mask = set;
+    atomic_store_explicit(&process_mask, set, memory_order_release);
     return (unsigned)CPU_COUNT_S(size, set);
 }
 
 void pli_place_free_thread(void)
 {
-    if (process_mask) /* a failure leaves the thread where it is, which is only slower */
-        sched_setaffinity(0, CPU_ALLOC_SIZE(MASK_CPUS), process_mask);
+    const cpu_set_t *mask = atomic_load_explicit(&process_mask, memory_order_acquire);
+
+    if (mask) /* a failure leaves the thread where it is, which is only slower */
+        sched_setaffinity(0, CPU_ALLOC_SIZE(MASK_CPUS), mask);
 }
 
 /* ---- which cores are used ---- */

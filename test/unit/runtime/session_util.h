@@ -32,6 +32,7 @@ struct log {
     bool conn_open[PLAIT_MAX_CONNS], conn_closed[PLAIT_MAX_CONNS];
     unsigned writable, msgs;
     unsigned misuse;                     /* events in a wrong order, or twice */
+    bool lead_gone;                      /* the lead context is destroyed: connections of others may end later */
     int code, c_code;
     char text[512], c_text[512];
     uint8_t data[PLAIT_MAX_PRIVATE];
@@ -78,7 +79,7 @@ static inline void log_conn_closed(struct plait_conn *c, const struct plait_reas
     struct log *log = arg;
     unsigned i = plait_conn_index(c);
 
-    log->misuse += log->conn_closed[i] || log->closed || plait_conn_is_open(c) || !why->text;
+    log->misuse += log->conn_closed[i] || (log->closed && !log->lead_gone) || plait_conn_is_open(c) || !why->text;
     log->conn_closed[i] = true;
     log->conn[i] = c;
     log->c_closed++;
@@ -127,7 +128,7 @@ static inline void log_closed(struct plait_session *s, const struct plait_reason
 {
     struct log *log = arg;
 
-    log->misuse += log->closed || s != log->s || log->c_closed < log->c_opened || !why->text;
+    log->misuse += log->closed || s != log->s || (log->c_closed < log->c_opened && !log->lead_gone) || !why->text;
     log->closed++;
     log->code = why->code;
     snprintf(log->text, sizeof log->text, "%s", why->text);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include "runtime/loop_priv.h"
 #include "util/err.h"
 
 #define POST_OPEN 1u
@@ -117,23 +119,62 @@ static void post_open_fn(struct pli_post *p)
     post_done(c, POST_OPEN);
 }
 
+/* A connection that was never started, and whose context is gone: nobody else will end it. */
+static void end_orphan(struct plait_conn *c)
+{
+    static const char text[] = "the context of the connection was destroyed before it was open";
+    struct plait_reason why = { PLAIT_E_ABORTED, text, NULL, 0 };
+
+    if (atomic_exchange(&c->orphaned, true) || c->state == PLI_CONN_CLOSED)
+        return;
+    c->state = PLI_CONN_CLOSED;
+    c->end_code = PLAIT_E_ABORTED;
+    c->tx_limit = c->tx_seq;
+    mute(c);
+    if (c->ops->on_closed)
+        c->ops->on_closed(c, &why, c->arg);
+    pli_session_conn_ended(c, PLAIT_E_ABORTED, text);
+    pli_session_unref(c->session);
+}
+
+/* Posts while the registry's lock keeps the context alive. */
+static int post_if_alive(struct plait_conn *c, struct pli_post *post)
+{
+    struct plait_ctx *ctx;
+
+    pli_registry_lock();
+    ctx = pli_registry_find(c->ctx_id);
+    if (ctx) {
+        pli_session_ref(c->session);
+        pli_ctx_post(ctx, post);
+    }
+    pli_registry_unlock();
+    return ctx ? 0 : PLAIT_E_NOTFOUND;
+}
+
+/* The context was destroyed first. */
+static void dropped(struct plait_conn *c, uint32_t bit)
+{
+    if (!c->ctx->forked)
+        end_orphan(c);
+    post_done(c, bit);
+}
+
 static void drop_close(struct pli_post *p)
 {
-    post_done(pli_container_of(p, struct plait_conn, post_close), POST_CLOSE);
+    dropped(pli_container_of(p, struct plait_conn, post_close), POST_CLOSE);
 }
 
 static void drop_abort(struct pli_post *p)
 {
-    post_done(pli_container_of(p, struct plait_conn, post_abort), POST_ABORT);
+    dropped(pli_container_of(p, struct plait_conn, post_abort), POST_ABORT);
 }
 
 static void drop_open(struct pli_post *p)
 {
-    post_done(pli_container_of(p, struct plait_conn, post_open), POST_OPEN);
+    dropped(pli_container_of(p, struct plait_conn, post_open), POST_OPEN);
 }
 
-/* The lock keeps the connection's context from being destroyed between the look and the post: a connection ends, under the
- * same lock, before its context does. */
 static int post_once(struct plait_conn *c, struct pli_post *post, uint32_t bit)
 {
     int rc = 0;
@@ -141,11 +182,10 @@ static int post_once(struct plait_conn *c, struct pli_post *post, uint32_t bit)
     pli_session_lock();
     if (atomic_load(&c->public_state) == PLI_CONN_PUBLIC_CLOSED) {
         rc = PLAIT_E_CLOSED;
-    } else if (c->ctx->forked) {
-        rc = pli_ctx_check_slow(c->ctx);
     } else if (!(atomic_fetch_or(&c->post_flags, bit) & bit)) {
-        pli_session_ref(c->session);
-        pli_ctx_post(c->ctx, post);
+        rc = post_if_alive(c, post);
+        if (rc < 0)
+            atomic_fetch_and(&c->post_flags, ~bit);
     }
     pli_session_unlock();
     return rc;
@@ -153,17 +193,20 @@ static int post_once(struct plait_conn *c, struct pli_post *post, uint32_t bit)
 
 void pli_conn_post_close(struct plait_conn *c)
 {
-    post_once(c, &c->post_close, POST_CLOSE);
+    if (post_once(c, &c->post_close, POST_CLOSE) == PLAIT_E_NOTFOUND)
+        end_orphan(c);
 }
 
 void pli_conn_post_abort(struct plait_conn *c)
 {
-    post_once(c, &c->post_abort, POST_ABORT);
+    if (post_once(c, &c->post_abort, POST_ABORT) == PLAIT_E_NOTFOUND)
+        end_orphan(c);
 }
 
 void pli_conn_post_open(struct plait_conn *c)
 {
-    post_once(c, &c->post_open, POST_OPEN);
+    if (post_once(c, &c->post_open, POST_OPEN) == PLAIT_E_NOTFOUND)
+        end_orphan(c);
 }
 
 /* ---- birth ---- */
@@ -179,6 +222,7 @@ struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, 
     memset(c, 0, sizeof *c);
     c->session = s;
     c->ctx = ctx;
+    c->ctx_id = ctx->id;
     c->index = index;
     c->state = PLI_CONN_OPENING;
     c->ops = s->conn_ops ? s->conn_ops : &no_ops;
@@ -461,8 +505,8 @@ int plait_conn_abort(struct plait_conn *c)
 {
     int rc = post_once(c, &c->post_abort, POST_ABORT);
 
-    if (rc == PLAIT_E_FORKED)
-        return rc;
+    if (rc == PLAIT_E_NOTFOUND && c->session->owner != getpid())
+        return pli_fail(PLAIT_E_FORKED, "the connection belongs to the parent process");
     return rc < 0 ? pli_fail(rc, "the connection is closed already") : 0;
 }
 

@@ -132,6 +132,8 @@ struct plait_conn {
     struct pli_post post_open, post_close, post_abort;
     _Atomic uint32_t post_flags; /* which of the posts are on their way, so that each is posted once */
     _Atomic uint32_t public_state; /* PLI_CONN_PUBLIC_...: for other threads */
+    uint32_t ctx_id;           /* of ctx, which may be gone before the connection has been started on it */
+    _Atomic bool orphaned;
     void *user;
     int end_code;
     struct pli_link *held_link;  /* the link, also after the end, for messages held in place */
@@ -176,7 +178,7 @@ struct plait_session {
     char first_text[512];      /* under pli_session_lock(), like first_code's first setting */
     uint32_t listener_number;  /* server */
     unsigned users;            /* references that users have; under pli_session_lock() */
-    bool lead_gone;            /* the lead context was destroyed; under pli_session_lock() */
+    bool lead_gone;            /* it has ended, or the lead context was destroyed; under pli_session_lock() */
     bool asked_peer;           /* client: SESSION_OPEN has been sent */
     bool peer_left;            /* server: SESSION_CLOSE came, or the lead link is lost */
     _Atomic int abort_code;    /* what its connections end with; set after its text */
@@ -192,6 +194,7 @@ struct plait_session {
     uid_t uid;
     gid_t gid;
     pid_t pid;
+    pid_t owner;               /* the process that made it: not the child of a fork */
 };
 
 /* session.c */

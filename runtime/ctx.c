@@ -251,10 +251,10 @@ int plait_ctx_destroy(struct plait_ctx *ctx)
     }
     ctx->polling = true; /* callbacks of what is closed now are callbacks like others */
     empty_ctx(ctx);
+    pli_registry_del(ctx); /* from here on other threads find it no more, and post nothing */
     pli_posts_drop(ctx);
     pli_src_fini(ctx);
     pli_place_unpin(ctx);
-    pli_registry_del(ctx);
     pli_handover_destroy(ctx, ctx->forked);
     free(ctx->hot);
     free(ctx);

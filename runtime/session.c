@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "runtime/job.h"
 #include "runtime/transports.h"
 #include "util/err.h"
@@ -95,6 +96,7 @@ struct plait_session *pli_session_new(struct plait_ctx *lead, unsigned nconns)
     s->rank = -1;
     s->uid = (uid_t)-1;
     s->gid = (gid_t)-1;
+    s->owner = getpid();
     atomic_init(&s->refs, 1); /* its own, until it has ended */
     pli_list_init(&s->node);
     pli_list_init(&s->asked);
@@ -238,6 +240,9 @@ static void do_end(struct plait_session *s)
     if (s->link)
         pli_link_put(s->link);
     s->link = NULL;
+    pli_session_lock();
+    s->lead_gone = true; /* nothing is posted there any more: it may be destroyed before the last reference goes */
+    pli_session_unlock();
     if (ops && ops->on_closed && !s->muted)
         ops->on_closed(s, &s->why, s->arg);
     pli_ctx_defer(s->lead, &s->gone);
@@ -294,13 +299,18 @@ int pli_session_event(struct plait_session *s, enum pli_session_event event, int
 
 /* ---- counting connections ---- */
 
-void pli_session_check(struct plait_session *s)
+static void check_locked(struct plait_session *s)
 {
-    pli_session_lock();
     if (!s->lead_gone && !atomic_exchange(&s->check_posted, 1)) {
         pli_session_ref(s);
         pli_ctx_post(s->lead, &s->post_check);
     }
+}
+
+void pli_session_check(struct plait_session *s)
+{
+    pli_session_lock();
+    check_locked(s);
     pli_session_unlock();
 }
 
@@ -310,11 +320,12 @@ void pli_session_conn_ended(struct plait_conn *c, int code, const char *text)
 
     note_failure(s, code, text);
     pli_session_lock();
-    /* under the lock: who posts to this connection's context looks at this first */
+    /* Under the lock: who posts to this connection's context looks at this first, and the session must not end, and its context
+     * go, between the count and the post. */
     atomic_store(&c->public_state, PLI_CONN_PUBLIC_CLOSED);
-    pli_session_unlock();
     atomic_fetch_add(&s->down, 1);
-    pli_session_check(s);
+    check_locked(s);
+    pli_session_unlock();
 }
 
 static void check_fn(struct pli_post *p)

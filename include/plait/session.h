@@ -9,7 +9,7 @@
  *
  * Order of events, each at most once. Session: on_open, then on_closed; a session that never opens has
  * only on_closed. Connection: on_open, then messages, then on_closed; all connections' on_closed come
- * before their session's. After the closed event of an object no callback names it.
+ * before their session's (unless its lead context is destroyed while others live). After the closed event of an object no callback names it.
  *
  * Lifetime: whoever opens a session has a reference and gives it back with plait_session_release(). A
  * server's session has no user reference: it is valid until its on_closed returns, longer with

@@ -486,6 +486,22 @@ Test(session_close, the_clients_context_is_destroyed)
     destroy_side(1);
 }
 
+Test(session_close, a_session_that_the_peer_closed_outlives_its_context)
+{
+    struct world *w = listening_world();
+    struct log cli, *srv = open_session(w, &cli, NULL);
+
+    FAILS(plait_session_close(srv->s), 0);
+    WAIT(w, cli.closed, 1);
+    WAIT(w, srv->closed, 1);
+    plait_session_hold(cli.s);
+    end_world(w);
+    FAILS(plait_conn_abort(cli.conn[0]), PLAIT_E_CLOSED);
+    FAILS(plait_session_close(cli.s), PLAIT_E_CLOSED);
+    plait_session_release(cli.s);
+    plait_session_release(cli.s);
+}
+
 Test(session_close, contexts_are_destroyed_while_sessions_are_being_opened)
 {
     for (int after = 0; after < 40; after++) {

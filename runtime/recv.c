@@ -61,13 +61,20 @@ static __attribute__((noinline)) void give_receipt(struct plait_conn *c, const s
     pli_conn_quiet_later(c);
 }
 
+/* The requester waits for it: if it cannot be queued, the link's end must tell. */
+static __attribute__((noinline)) void no_reply(struct plait_conn *c, struct pli_msg *m)
+{
+    if (plait_reply_error(&m->pub, PLAIT_E_NOREPLY) < 0 && c->state != PLI_CONN_CLOSED)
+        pli_link_fail(c->link, PLAIT_E_NOMEM, "no memory to answer a request");
+}
+
 /* The message's user is done with it. */
 static inline void finish(struct plait_conn *c, struct pli_msg *m)
 {
     if (c->state == PLI_CONN_CLOSED)
         return;
     if (m->pub.kind == PLAIT_REQUEST && __builtin_expect(!(m->flags & PLI_MSG_REPLIED), 0))
-        plait_reply_error(&m->pub, PLAIT_E_NOREPLY);
+        no_reply(c, m);
     else if (__builtin_expect(m->flags & PLI_MSG_RECEIPT, 0))
         give_receipt(c, m);
     if (!(m->flags & PLI_MSG_COUNTED) && c->state != PLI_CONN_CLOSED) {
@@ -325,7 +332,7 @@ int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *pa
 /* While the connection is being opened or closed. */
 static int rx_late(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const uint8_t *p)
 {
-    uint32_t type = pli_meta_type(meta), len = pli_w1_len(w1), hdr_len = pli_meta_hdr_len(meta);
+    uint32_t type = pli_meta_type(meta), flags = pli_meta_flags(meta), len = pli_w1_len(w1), hdr_len = pli_meta_hdr_len(meta);
     bool request_like = type == PLI_REC_ONEWAY || type == PLI_REC_REQUEST;
 
     if (c->state == PLI_CONN_OPENING)
@@ -334,8 +341,10 @@ static int rx_late(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t co
         return 0;
     if (request_like && no_new_messages(c))
         return pli_conn_breach(c, "a message after FIN");
-    if (pli_meta_flags(meta) & ~(PLI_RF_COOKIE | PLI_RF_RECEIPT) || type > PLI_REC_REPLY || type == PLI_REC_NONE)
+    if (flags & ~(PLI_RF_COOKIE | PLI_RF_RECEIPT) || type > PLI_REC_REPLY || type == PLI_REC_NONE)
         return rx_rare(c, meta, w1, cookie, p);
+    if ((flags & PLI_RF_RECEIPT && type != PLI_REC_ONEWAY) || (!(flags & PLI_RF_COOKIE) && (type != PLI_REC_ONEWAY || flags)))
+        return pli_conn_breach(c, "the flags of a record");
     if (hdr_len > PLAIT_HDR_MAX || len > c->max_msg || c->in.buf)
         return pli_conn_breach(c, "a message's length");
     if (request_like)

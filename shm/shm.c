@@ -400,6 +400,7 @@ static int shm_poll(struct pli_tr *tr, int budget)
         if (__builtin_expect(pli_meta_type(meta) >= PLI_REC_TRANSPORT, 0)) {
             if (own_record(s, pli_meta_type(meta)) < 0)
                 return n;
+            budget--; /* a bad peer could make them as fast as they are read */
             continue;
         }
         if (__builtin_expect(payload > PLI_SHM_SLOT - PLI_REC_HEAD, 0)) {

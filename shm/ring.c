@@ -52,7 +52,8 @@ bool pli_ring_tx_refresh(struct pli_ring_tx *tx)
     tx->seen_cursor = c;
     /* what is below base lies in an earlier ring and takes no space in this one */
     floor = c > tx->base ? c : tx->base;
-    tx->at->limit = floor + tx->nslots - 1;
+    if (!tx->reserved) /* nothing may pass a reservation: commit and abandon open the limit again */
+        tx->at->limit = floor + tx->nslots - 1;
     return true;
 }
 

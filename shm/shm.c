@@ -259,12 +259,18 @@ static int shm_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data
     return 0;
 }
 
-static void reservation_over(struct pli_shm *s)
+/* The limit as of the cursor last read, whether a reservation closes it now or not. */
+static uint64_t limit_known(const struct pli_shm *s)
 {
     uint64_t floor = s->tx.seen_cursor > s->tx.base ? s->tx.seen_cursor : s->tx.base;
 
+    return floor + s->tx.nslots - 1;
+}
+
+static void reservation_over(struct pli_shm *s)
+{
     s->tx.reserved = 0;
-    s->tr.room.limit = floor + s->tx.nslots - 1;
+    s->tr.room.limit = limit_known(s);
     s->reserved_slot = NULL;
 }
 
@@ -345,9 +351,9 @@ static __attribute__((noinline)) int own_record(struct pli_shm *s, uint32_t type
 }
 
 /* Is there space now for a send that found none? A quarter of the ring, so that it does not come back at once. */
-static bool space_back(struct pli_shm *s)
+static bool space_back(const struct pli_shm *s)
 {
-    return s->tr.room.limit - s->tr.room.pos > s->tx.nslots / 4;
+    return limit_known(s) - s->tr.room.pos > s->tx.nslots / 4;
 }
 
 static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
@@ -356,7 +362,8 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
         pli_shm_grow_finish(s);
     if (!pli_ring_tx_refresh(&s->tx))
         return peer_cursor_bad(s);
-    if (!space_back(s))
+    /* a reservation is in the way of everything: space is told of when it has ended */
+    if (!s->starved || s->tx.reserved || !space_back(s))
         return 0;
     s->starved = false;
     set_want_space(s, false);
@@ -470,7 +477,7 @@ static bool shm_ready(struct pli_tr *tr)
         return true;
     /* the cursor published before the barrier may have met a producer that set want_space after our look */
     publish_cursor(s);
-    if (!s->starved && !s->switch_due)
+    if (!s->starved) /* a switch that is due waits for the next send */
         return false;
     return !pli_ring_tx_refresh(&s->tx) || space_back(s);
 }

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The other process of the session tests:
+ *   session_peer serve SEED          prints its URI, serves and loads every session
+ *   session_peer load SEED URI       opens a session and loads it
+ *   session_peer idle URI            opens a session and does nothing
+ *   session_peer links N URI         N contexts with a session each; the first one is then busy
+ * until it is killed, or its standard input ends. */
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "test/proc/session_load.h"
+
+static struct plait_ctx *ctx;
+static struct load load;
+
+static int fail(const char *what)
+{
+    fprintf(stderr, "session_peer: %s: %s\n", what, plait_error_text());
+    return 1;
+}
+
+static void on_stdin(int fd, uint32_t events, void *arg)
+{
+    (void)fd;
+    (void)events;
+    (void)arg;
+    plait_ctx_stop(ctx);
+}
+
+static void say(const char *text)
+{
+    printf("%s\n", text);
+    fflush(stdout);
+}
+
+static int run(void)
+{
+    struct plait_watch *watch;
+
+    if (plait_watch_create(&watch, ctx, STDIN_FILENO, EPOLLIN, on_stdin, NULL) < 0)
+        return fail("watching standard input");
+    if (plait_ctx_run(ctx, -1) < 0)
+        return fail("running");
+    load_release(&load);
+    plait_ctx_destroy(ctx);
+    return load.wrong ? fail("wrong content") : 0;
+}
+
+static int serve(void)
+{
+    struct plait_listen_opts o = PLAIT_LISTEN_OPTS_INIT;
+    struct plait_listener *l;
+
+    o.session = load_opts(&load);
+    if (plait_listen(&l, ctx, "plait://127.0.0.1:0/", &o) < 0)
+        return fail("listening");
+    say(plait_listener_uri(l));
+    return run();
+}
+
+static int connect_to(const char *uri, int quiet)
+{
+    struct plait_session_opts o = load_opts(&load);
+    struct plait_session *s;
+
+    load.quiet = quiet;
+    if (plait_session_open(&s, ctx, uri, &o) < 0 || plait_session_wait(s, -1) < 0)
+        return fail("opening a session");
+    say("open");
+    return run();
+}
+
+/* ---- many links ---- */
+
+static void bounce(struct plait_msg *m, int status, void *arg)
+{
+    (void)m;
+    if (status == 0)
+        plait_request(arg, "ping", 4, 0, bounce, arg);
+}
+
+static int links(int n, const char *uri)
+{
+    struct rlimit rl;
+    struct plait_session **s = calloc((size_t)n, sizeof(void *));
+    struct plait_ctx **c = calloc((size_t)n, sizeof(void *));
+    int open = 0;
+
+    getrlimit(RLIMIT_NOFILE, &rl);
+    rl.rlim_cur = rl.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &rl);
+    for (int i = 0; i < n; i++) {
+        struct plait_session_opts o = PLAIT_SESSION_OPTS_INIT;
+
+        o.open_timeout_ms = 60000;
+        if (plait_ctx_create(&c[i], NULL) < 0 || plait_session_open(&s[i], c[i], uri, &o) < 0)
+            return fail("creating contexts");
+        /* one after the other */
+        if (plait_session_wait(s[i], -1) < 0)
+            return fail("opening sessions");
+        open++;
+    }
+    ctx = c[0];
+    say("open");
+    plait_request(plait_session_conn(s[0], 0), "ping", 4, 0, bounce, plait_session_conn(s[0], 0));
+    return run() || open != n;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2 && strcmp(argv[1], "links") == 0)
+        return links(atoi(argv[2]), argv[3]);
+    if (plait_ctx_create(&ctx, NULL) < 0)
+        return fail("creating a context");
+    if (argc > 2)
+        load.random = (uint32_t)strtoul(argv[2], NULL, 10);
+    if (argc > 2 && strcmp(argv[1], "serve") == 0)
+        return serve();
+    if (argc > 3 && strcmp(argv[1], "load") == 0)
+        return connect_to(argv[3], 0);
+    if (argc > 2 && strcmp(argv[1], "idle") == 0)
+        return connect_to(argv[2], 1);
+    fprintf(stderr, "usage: see the comment in session_peer.c\n");
+    return 2;
+}

@@ -7,17 +7,19 @@
 
 #define MAX_RECORD 8192u /* bytes of one record at most: longer messages go in parts, whose two copies overlap */
 #define GROW_AFTER 16u   /* full rings before a larger one is made */
-#define PREFETCH 12u     /* slots ahead, while a stream is read */
-#define FIRST_LOOK_PAUSES 3
+#define PREFETCH 16      /* slots ahead, while a stream is read */
+#define DELAY_MAX 800u   /* ticks of the time stamp counter */
 
-static inline void pli_relax(void)
+/* About so many ticks of the processor's own counter; without one, not at all. */
+static inline void wait_ticks(uint32_t ticks)
 {
 #if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield" ::: "memory");
+    uint64_t start = __builtin_ia32_rdtsc();
+
+    while (__builtin_ia32_rdtsc() - start < ticks)
+        ;
 #else
-    atomic_signal_fence(memory_order_seq_cst);
+    (void)ticks;
 #endif
 }
 
@@ -373,16 +375,34 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
 
 /* Something has been sent since the last look. Own a line ahead for the next message. And if this is a dialogue, the answer takes its
  * time: a look before it is written would take the line away from the writer, who would have to fetch it back (as long as a message
- * takes). So wait for about as long as the fastest answer takes; what the caller did since the send is part of it, and what comes
- * earlier is found a moment later. Only if nobody else is polled by this context. */
-static void before_first_look(struct pli_shm *s)
+ * takes). So wait for about as long as the fastest answer takes, and learn how long that is: a little less after each look that found
+ * it, more after one that came too early. Only if nobody else is polled by this context. Returns whether it has waited. */
+static bool before_first_look(struct pli_shm *s)
 {
     s->touched = s->tr.room.pos;
     pli_ring_tx_touch(&s->tx);
     if (s->last_n != 1 || !s->tr.alone)
-        return;
-    for (int i = 0; i < FIRST_LOOK_PAUSES; i++)
-        pli_relax();
+        return false;
+    wait_ticks(s->delay);
+    return true;
+}
+
+static void learn_delay(struct pli_shm *s, bool found)
+{
+    if (found)
+        s->delay -= s->delay / 32;
+    else if (s->delay < DELAY_MAX)
+        s->delay += s->delay / 16 + 4;
+}
+
+/* The first record after a look that found none. As many as last time may be there: fetch their lines together instead of one
+ * after the other. Not more, since lines that are still being written would be taken from the writer. */
+static inline void prefetch_burst(const struct pli_shm *s)
+{
+    uint32_t at = (uint32_t)s->rx.pos;
+
+    for (int i = 1; i < s->burst && i < PREFETCH; i++)
+        __builtin_prefetch(&s->rx.slots[(at + (uint32_t)i) & s->rx.mask]);
 }
 
 static int shm_poll(struct pli_tr *tr, int budget)
@@ -390,14 +410,16 @@ static int shm_poll(struct pli_tr *tr, int budget)
     struct pli_shm *s = pli_shm_of(tr);
     const struct pli_shm_slot *slot;
     uint64_t word0;
+    bool waited = false;
     int n = 0;
 
     if (s->tr.room.pos != s->touched)
-        before_first_look(s);
+        waited = before_first_look(s);
     while (n < budget && (slot = pli_ring_rx_peek(&s->rx, &word0)) != NULL) {
-        if (n) /* there is a stream: have the lines that follow on their way; not when the ring runs empty, that would take them from the writer */
+        if (n == 0)
+            prefetch_burst(s);
+        else if (s->burst >= PREFETCH)
             __builtin_prefetch(&s->rx.slots[((uint32_t)s->rx.pos + PREFETCH) & s->rx.mask]);
-
         /* each field once into a local; the peer may change it meanwhile */
         uint32_t meta = (uint32_t)(word0 >> 32);
         uint64_t w1 = *(const volatile uint64_t *)&slot->word1;
@@ -426,6 +448,10 @@ static int shm_poll(struct pli_tr *tr, int budget)
             give_back(s);
     }
     s->last_n = n;
+    if (n)
+        s->burst = n;
+    if (__builtin_expect(waited, 0))
+        learn_delay(s, n != 0);
     if (n == 0 && s->rx.pos != s->rx.published && atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
         publish_cursor(s);
     if (__builtin_expect(s->tx.staged != NULL, 0)) /* the end of the poll: what was to wait for more goes now */

@@ -23,6 +23,8 @@ struct pli_shm {
     struct pli_shm_slot *reserved_slot;
     uint64_t touched;                /* tx.pos at the last look: has anything been sent since? */
     int last_n;                      /* records found by the last poll */
+    int burst;                       /* records found by the last poll that found any */
+    uint32_t delay;                  /* ticks to wait before the first look after a send */
 
     struct pli_ring_rx rx __attribute__((aligned(64)));
     struct pli_shm_ctl *own;         /* in our segment */

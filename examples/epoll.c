@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A service in somebody else's event loop: one epoll waits for a plait context, a timer and the standard input.
- * Usage: epoll [URI]; try hello_client with the URI that it prints. A line of input becomes the answer to those who
- * ask from then on, the end of the input ends the program. */
+/* A service in somebody else's event loop: one epoll waits for a plait context, a timer and the standard
+ * input. Usage: epoll [URI]; try hello_client with the URI that it prints. A line of input becomes the answer
+ * to those who ask from then on, the end of the input ends the program. */
 #include <plait/plait.h>
 #include <errno.h>
 #include <stdint.h>
@@ -52,8 +52,8 @@ static void add(int epfd, int fd)
     check_system(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev), "epoll_ctl");
 }
 
-/* Handles what the context has, and returns when it has nothing left and is armed: a peer's next message makes its
- * descriptor readable. Needed before every wait, also after calls that may leave the context work. */
+/* Handles what the context has, and returns when nothing is left and it is armed: a peer's next message makes
+ * its descriptor readable. Needed before every wait, also after calls that may leave the context work. */
 static void run_and_arm(struct plait_ctx *ctx)
 {
     int something;
@@ -101,7 +101,8 @@ int main(int argc, char **argv)
     opts.session.conn_ops = &ops;
     opts.session.arg = &sv;
     check(plait_ctx_create(&sv.ctx, NULL), "plait_ctx_create");
-    check(plait_listen(&listener, sv.ctx, argc > 1 ? argv[1] : "plait://127.0.0.1/epoll", &opts), "plait_listen");
+    check(plait_listen(&listener, sv.ctx, argc > 1 ? argv[1] : "plait://127.0.0.1/epoll", &opts),
+          "plait_listen");
     check_system(epfd = epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
     check_system(timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), "timerfd_create");
     check_system(timerfd_settime(timer, 0, &period, NULL), "timerfd_settime");

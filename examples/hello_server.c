@@ -48,8 +48,8 @@ int main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &set, NULL); /* before there are threads: signals come by descriptor only */
     opts.session.conn_ops = &ops;
     check(plait_ctx_create(&ctx, NULL), "plait_ctx_create");
-    check(plait_watch_create(&watch, ctx, signalfd(-1, &set, SFD_CLOEXEC), EPOLLIN, on_signal, ctx), "signalfd");
-    check(plait_listen(&listener, ctx, argc > 1 ? argv[1] : "plait://127.0.0.1/hello", &opts), "plait_listen");
+    check(plait_watch_create(&watch, ctx, signalfd(-1, &set, 0), EPOLLIN, on_signal, ctx), "signalfd");
+    check(plait_listen(&listener, ctx, argc > 1 ? argv[1] : "plait://127.0.0.1/hello", &opts), "listening");
     printf("listening on %s\n", plait_listener_uri(listener));
     fflush(stdout);
     check(plait_ctx_run(ctx, -1), "plait_ctx_run"); /* until on_signal stops it */

@@ -3,8 +3,8 @@
  * Usage: workers                 both, in two processes
  *        workers server [URI]    until SIGINT or SIGTERM
  *        workers client URI
- * The server's workers are the portals of every session: its connections are spread over them. The client opens
- * one connection on each of its own workers. Every callback runs on its connection's worker. */
+ * The server's workers are the portals of every session: its connections are spread over them. The client
+ * opens one connection on each of its own workers. Every callback runs on its connection's worker. */
 #include <plait/plait.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -82,7 +82,7 @@ static int server(const char *uri, int announce_fd)
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, NULL); /* before there are threads, which inherit it */
     check(plait_ctx_create(&lead, NULL), "plait_ctx_create");
-    check(plait_watch_create(&watch, lead, signalfd(-1, &set, SFD_CLOEXEC), EPOLLIN, on_signal, lead), "signalfd");
+    check(plait_watch_create(&watch, lead, signalfd(-1, &set, 0), EPOLLIN, on_signal, lead), "signalfd");
     team = start_team(ctxs, &opts.session.nctxs);
     opts.session.ctxs = ctxs;
     opts.session.conn_ops = &ops;
@@ -146,7 +146,8 @@ static void ask(struct part *part)
 
     if (n == REQUESTS)
         return;
-    check(plait_request(part->conn, &n, sizeof n, 0, on_reply, part), "plait_request"); /* fewer than the window */
+    /* IN_FLIGHT is less than the window, so there is always room */
+    check(plait_request(part->conn, &n, sizeof n, 0, on_reply, part), "plait_request");
     part->asked++;
 }
 

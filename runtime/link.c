@@ -29,6 +29,7 @@ static void link_free(struct pli_link *link)
     pli_list_remove(&link->node);
     pli_registry_unlock();
     pli_timer_stop(link->ctx, &link->timer);
+    pli_timer_stop(link->ctx, &link->last_words);
     pli_defer_cancel(&link->down);
     pli_defer_cancel(&link->reap);
     pli_defer_cancel(&link->pump);
@@ -110,6 +111,7 @@ static void link_down(struct pli_link *link)
     say_goodbye(link);
     link->state = PLI_LINK_DOWN;
     pli_timer_stop(link->ctx, &link->timer);
+    pli_timer_stop(link->ctx, &link->last_words);
     if (link->connector) {
         pli_connector_cancel(link->connector);
         link->connector = NULL;
@@ -138,6 +140,26 @@ void pli_link_fail(struct pli_link *link, int code, const char *text)
     link->code = code ? code : PLAIT_E_CLOSED;
     snprintf(link->text, sizeof link->text, "%s", text);
     pli_ctx_defer(link->ctx, &link->down);
+}
+
+static void last_words_fn(struct pli_timer *t)
+{
+    struct pli_link *link = pli_container_of(t, struct pli_link, last_words);
+    char text[256];
+
+    snprintf(text, sizeof text, "%s does not read its control channel any more", link->who);
+    pli_link_fail(link, PLAIT_E_PEERDIED, text);
+}
+
+int pli_link_send_failed(struct pli_link *link, int code)
+{
+    if (code != PLAIT_E_PEERDIED) {
+        pli_link_fail(link, code, pli_err_text());
+        return code;
+    }
+    if (link->state != PLI_LINK_DOWN && !link->last_words.armed)
+        pli_timer_start(link->ctx, &link->last_words, pli_clock_now() + PLI_LINK_LAST_WORDS_NS);
+    return 0;
 }
 
 static void link_obj_destroy(struct pli_ctx_obj *obj, bool forked)
@@ -240,6 +262,7 @@ static struct pli_link *link_new(struct plait_ctx *ctx)
     pli_list_init(&link->ctl);
     pli_list_init(&link->held);
     pli_timer_init(&link->timer, timer_fn);
+    pli_timer_init(&link->last_words, last_words_fn);
     pli_defer_init(&link->down, down_fn);
     pli_defer_init(&link->reap, reap_fn);
     pli_defer_init(&link->pump, pump_fn);
@@ -431,7 +454,7 @@ static void link_event(struct pli_link *link, enum pli_link_event event)
     if (step.actions & PLI_LACT_UP)
         link_is_up(link);
     if (rc < 0)
-        pli_link_fail(link, rc, pli_err_text());
+        pli_link_send_failed(link, rc);
 }
 
 /* The same for a message of the peer. Takes descriptors over. */
@@ -455,8 +478,7 @@ static int link_message(struct pli_link *link, enum pli_link_event event, const 
     if (rc < 0) {
         if (link->state == PLI_LINK_UP)
             link->state = PLI_LINK_ATTACHING;
-        pli_link_fail(link, rc, pli_err_text());
-        return rc;
+        return pli_link_send_failed(link, rc);
     }
     if (step.actions & PLI_LACT_UP)
         link_is_up(link);

@@ -18,6 +18,7 @@ struct plait_listener;
 
 #define PLI_LINK_HANDSHAKE_NS (5 * UINT64_C(1000000000)) /* from HELLO to TR_UP */
 #define PLI_LINK_IDLE_NS (1 * UINT64_C(1000000000))      /* a client's link without users is kept this long */
+#define PLI_LINK_LAST_WORDS_NS (200 * UINT64_C(1000000)) /* for reading what a dead peer had sent */
 #define PLI_LINK_CHANS_MAX 65535u                        /* channel numbers; 0xffff is the link itself */
 
 /* Where a client's link leads: the key of the cache. */
@@ -76,6 +77,7 @@ struct pli_link {
     uint32_t users;               /* connections and sessions */
     uint32_t chan_hint;
     struct pli_timer timer;       /* handshake, later idleness */
+    struct pli_timer last_words;  /* writing to the peer failed: why is for the reading side to say, for so long */
     struct pli_defer down;        /* a failure found inside a send or a callback */
     struct pli_defer reap;        /* free it */
     struct pli_defer pump;        /* writable without the ring having been full */
@@ -100,6 +102,9 @@ void pli_link_put(struct pli_link *link);
 int pli_link_accept(struct plait_ctx *ctx, struct pli_arrival *arrival);
 /* Takes the link down because of code and text; at once if nothing of it is running, else at the end of the pass. Idempotent. */
 void pli_link_fail(struct pli_link *link, int code, const char *text);
+/* A frame could not be sent, text in pli_err_text(). If the peer is gone, its last frames may be unread: they say why, and until then
+ * the link lives. Returns 0 in that case, else code. */
+int pli_link_send_failed(struct pli_link *link, int code);
 /* True while records can be sent. */
 static inline bool pli_link_is_up(const struct pli_link *link)
 {

@@ -231,9 +231,7 @@ static int link_send_control(void *owner, const void *blob, size_t len, const in
     msg.tr.blob.p = blob;
     msg.tr.blob.len = (uint32_t)len;
     rc = pli_channel_send(&link->ch, &msg, fds);
-    if (rc < 0)
-        pli_link_fail(link, rc, pli_err_text());
-    return rc;
+    return rc < 0 ? pli_link_send_failed(link, rc) : 0;
 }
 
 static void link_failed(void *owner, int code, const char *text)

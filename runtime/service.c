@@ -277,9 +277,7 @@ static int reject_sid(struct pli_link *link, const uint8_t *sid, int code, const
     msg.reject.data.p = data;
     msg.reject.data.len = (uint32_t)len;
     rc = pli_channel_send(&link->ch, &msg, NULL);
-    if (rc < 0)
-        pli_link_fail(link, rc, pli_err_text());
-    return rc;
+    return rc < 0 ? pli_link_send_failed(link, rc) : 0;
 }
 
 static int accept_frame(struct plait_session *s)
@@ -300,17 +298,14 @@ static int accept_frame(struct plait_session *s)
 
 int pli_service_answer(struct plait_session *s, int code, const char *text, const void *data, size_t len)
 {
-    int rc = 0;
+    int rc;
 
     if (!s->link || !pli_link_is_up(s->link))
         return 0;
     if (code)
-        rc = reject_sid(s->link, s->sid, code, text, data, len);
-    else
-        rc = accept_frame(s);
-    if (rc < 0)
-        pli_link_fail(s->link, rc, pli_err_text());
-    return rc;
+        return reject_sid(s->link, s->sid, code, text, data, len);
+    rc = accept_frame(s);
+    return rc < 0 ? pli_link_send_failed(s->link, rc) : 0;
 }
 
 void pli_service_forget(struct plait_session *s)

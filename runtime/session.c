@@ -181,7 +181,7 @@ static void do_ask(struct plait_session *s)
     s->asked_peer = true;
     rc = pli_channel_send(&s->link->ch, &msg, NULL);
     if (rc < 0)
-        pli_link_fail(s->link, rc, pli_err_text());
+        pli_link_send_failed(s->link, rc);
 }
 
 /* Connections of other contexts are reached by posts. */

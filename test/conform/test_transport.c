@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The contract of transport.h, operation by operation, both ends polled in turn. */
+#include "ends.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include "../unit/runtime/fds.h"
+
+static struct end a, b;
+
+int sock_send_control(int sock, const void *blob, size_t len, const int *fds, int nfds)
+{
+    (void)sock;
+    (void)blob;
+    (void)len;
+    (void)fds;
+    (void)nfds;
+    return PLAIT_E_SYSTEM;
+}
+
+TestSuite(transport, .timeout = 60);
+
+/* Each test is run with every transport, with the sleeper's barrier and with fences. */
+#define EACH(ops, name)                                                                    \
+    static void name##_with(const struct pli_tr_ops *ops);                                 \
+    Test(transport, name)                                                                  \
+    {                                                                                      \
+        for (size_t i_ = 0; i_ < 2 * NTRANSPORTS; i_++) {                                  \
+            int fds_ = count_fds();                                                        \
+            ends_open(&a, &b, transports[i_ / 2], i_ % 2 == 0);                            \
+            name##_with(transports[i_ / 2]);                                               \
+            cr_assert_null(a.trouble, "%s", a.trouble);                                    \
+            cr_assert_null(b.trouble, "%s", b.trouble);                                    \
+            ends_close(&a, &b);                                                            \
+            cr_assert_eq(count_fds(), fds_, "descriptors leak");                           \
+        }                                                                                  \
+    }                                                                                      \
+    static void name##_with(const struct pli_tr_ops *ops)
+
+static void drain(struct end *e)
+{
+    for (int idle = 0; idle < 3;)
+        idle = end_poll(e) ? 0 : idle + 1;
+}
+
+EACH(ops, create_and_destroy)
+{
+    cr_assert_not_null(ops->name);
+    cr_assert_eq(ops->probe(), 0);
+    cr_assert_eq(ops->poll(a.tr, 10), 0);
+    cr_assert_geq(ops->wake_fd(a.tr), 0);
+}
+
+EACH(ops, order_both_ways)
+{
+    (void)ops;
+    for (int i = 0; i < 3000; i++) {
+        while (end_send(&a, i % 3 == 0) == PLAIT_E_AGAIN) {
+            drain(&b);
+            end_poll(&a);
+        }
+        while (end_send(&b, i % 5 == 0) == PLAIT_E_AGAIN) {
+            drain(&a);
+            end_poll(&b);
+        }
+        if (i % 7 == 0) {
+            end_poll(&a);
+            end_poll(&b);
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        drain(&a);
+        drain(&b);
+    }
+    cr_assert_eq(b.got, a.sent);
+    cr_assert_eq(a.got, b.sent);
+}
+
+static uint32_t last_len;
+static int check_len(struct end *e, uint32_t meta, uint64_t w1, const uint8_t *p)
+{
+    (void)meta;
+    last_len = pli_w1_len(w1);
+    e->got++;
+    for (uint32_t i = 0; i < last_len; i++)
+        if (p[i] != (uint8_t)(i + last_len))
+            e->trouble = "data differ";
+    return 0;
+}
+
+EACH(ops, every_size)
+{
+    static uint8_t data[MAX_BYTES];
+    uint32_t max = ops->max_payload(a.tr);
+
+    cr_assert_geq(max, SAMPLE_MAX);
+    b.on_rx = check_len;
+    for (uint32_t len = 0; len <= max; len = len < 300 || len > max - 70 ? len + 1 : len + 13) {
+        for (uint32_t i = 0; i < len; i++)
+            data[i] = (uint8_t)(i + len);
+        cr_assert_eq(ops->send(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 1, 2), 0, data, NULL, false), 0);
+        cr_assert_eq(ops->poll(b.tr, 10), 1);
+        cr_assert_eq(last_len, len);
+        end_poll(&a);
+    }
+    cr_assert_eq(ops->send(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(max + 1, 1, 2), 0, data, NULL, false),
+                 PLAIT_E_TOOBIG);
+    cr_assert_eq(ops->send(a.tr, pli_rec_meta(PLI_REC_ONEWAY, PLI_RF_COOKIE, 0), pli_rec_w1(max - 7, 1, 2), 0, data, NULL,
+                           false), PLAIT_E_TOOBIG);
+    cr_assert_eq(ops->send(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 9), pli_rec_w1(UINT32_MAX, 1, 2), 0, data, data, false),
+                 PLAIT_E_TOOBIG);
+}
+
+EACH(ops, more_waits_for_flush)
+{
+    for (int i = 0; i < 5; i++)
+        cr_assert_eq(end_send(&a, true), 0);
+    ops->flush(a.tr);
+    drain(&b);
+    cr_assert_eq(b.got, 5);
+    cr_assert_eq(end_send(&a, true), 0);
+    cr_assert_eq(end_send(&a, false), 0); /* takes the other with it */
+    drain(&b);
+    cr_assert_eq(b.got, 7);
+    cr_assert_eq(end_send(&a, true), 0);
+    end_poll(&a); /* the end of a poll is a flush */
+    drain(&b);
+    cr_assert_eq(b.got, 8);
+}
+
+static void fill(bool more)
+{
+    while (end_send(&a, more) == 0)
+        ;
+    cr_assert_eq(end_send(&a, more), PLAIT_E_AGAIN);
+}
+
+EACH(ops, full_then_writable)
+{
+    (void)ops;
+    for (int round = 0; round < 40; round++) {
+        fill(round % 2);
+        end_poll(&a);
+        cr_assert_eq(a.writable, (uint64_t)round, "writable while full");
+        drain(&b);
+        drain(&a);
+        drain(&b);
+        drain(&a);
+        cr_assert_eq(b.got, a.sent);
+        cr_assert_eq(a.writable, (uint64_t)round + 1);
+    }
+    drain(&a);
+    cr_assert_eq(a.writable, 40, "writable although nobody waits");
+}
+
+EACH(ops, grows_under_load)
+{
+    struct pli_tr_stats st;
+    uint32_t first;
+
+    ops->stats(a.tr, &st);
+    first = st.ring_slots;
+    for (int round = 0; round < 60; round++) {
+        fill(false);
+        drain(&b);
+        drain(&a);
+    }
+    drain(&b);
+    drain(&a);
+    drain(&b);
+    cr_assert_eq(b.got, a.sent);
+    ops->stats(a.tr, &st);
+    cr_assert(st.grows == 0 || st.ring_slots > first);
+}
+
+static uint8_t *reserve(const struct pli_tr_ops *ops, bool cookie, uint32_t len)
+{
+    void *data = NULL;
+
+    cr_assert_eq(ops->reserve(a.tr, cookie, len, &data), 0, "%s", plait_error_text());
+    return data;
+}
+
+EACH(ops, reserve_and_commit)
+{
+    uint8_t *p;
+
+    b.on_rx = check_len;
+    for (uint32_t len = 0; len < 1500; len += len < 130 ? 1 : 97)
+        for (uint32_t used = 0; used <= len; used += used + 70 < len ? 50 : 1) {
+            uint64_t before = b.got;
+
+            p = reserve(ops, false, len);
+            for (uint32_t i = 0; i < len; i++)
+                p[i] = (uint8_t)(i + used);
+            ops->commit(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(used, 1, 2), 0, false);
+            drain(&b);
+            cr_assert_eq(b.got, before + 1);
+            cr_assert_eq(last_len, used);
+            end_poll(&a);
+        }
+}
+
+EACH(ops, reserved_is_busy)
+{
+    void *data;
+
+    reserve(ops, true, 100);
+    cr_assert_eq(end_send(&a, false), PLAIT_E_BUSY);
+    cr_assert_eq(ops->reserve(a.tr, false, 1, &data), PLAIT_E_BUSY);
+    cr_assert_geq(a.tr->room.pos, a.tr->room.limit, "the short way is open");
+    end_poll(&a);
+    ops->ready(a.tr);
+    cr_assert_geq(a.tr->room.pos, a.tr->room.limit, "the short way is open after a poll");
+    drain(&b);
+    cr_assert_eq(b.got, 0);
+    ops->abandon(a.tr);
+    ops->abandon(a.tr); /* nothing */
+    drain(&b);
+    cr_assert_eq(b.got, 0);
+    cr_assert_eq(ops->reserve(a.tr, false, ops->max_payload(a.tr) + 1, &data), PLAIT_E_TOOBIG);
+    cr_assert_eq(end_send(&a, false), 0);
+    drain(&b);
+    cr_assert_eq(b.got, 1);
+}
+
+/* A large record found no space, a small one was reserved, then space comes back: nothing may pass the reservation. */
+EACH(ops, reserved_while_starved)
+{
+    static uint8_t big[MAX_BYTES];
+    uint32_t len = ops->max_payload(a.tr);
+    uint8_t *p;
+
+    b.on_rx = check_len;
+    while (ops->send(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 1, 1), 0, big, NULL, false) == 0)
+        ;
+    p = reserve(ops, false, 8);
+    memset(p, 0, 8);
+    for (int i = 0; i < 8; i++)
+        p[i] = (uint8_t)(i + 8);
+    for (int i = 0; i < 3; i++) {
+        ops->poll(b.tr, 64);
+        ops->poll(a.tr, 64);
+        ops->ready(a.tr);
+    }
+    cr_assert_geq(a.tr->room.pos, a.tr->room.limit, "the short way is open");
+    cr_assert_eq(end_send(&a, false), PLAIT_E_BUSY);
+    b.trouble = NULL;
+    ops->commit(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(8, 1, 1), 0, false);
+    drain(&b);
+    cr_assert_eq(last_len, 8);
+    drain(&a);
+    cr_assert_eq(a.writable, 1);
+}
+
+EACH(ops, hold_and_release)
+{
+    uint32_t tokens[64], n = 0;
+    const uint8_t *where[64];
+    struct pli_tr_stats st;
+
+    b.hold_next = true;
+    b.on_rx = check_len;
+    for (uint32_t i = 0; i < 64; i++) {
+        uint8_t data[8];
+
+        for (uint32_t j = 0; j < 8; j++)
+            data[j] = (uint8_t)(j + 8);
+        cr_assert_eq(ops->send(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(8, 1, 1), i, data, NULL, false), 0);
+        ops->poll(b.tr, 1);
+        if (b.hold_rc != 0) {
+            cr_assert_eq(b.hold_rc, PLAIT_E_AGAIN);
+            break;
+        }
+        tokens[n] = b.token;
+        where[n++] = b.held;
+    }
+    cr_assert(n >= 1 && n < 64, "a limit must stop it: %u", n);
+    ops->stats(b.tr, &st);
+    cr_assert_eq(st.held, n);
+    b.hold_next = false;
+    b.on_rx = NULL;
+    fill(false);
+    drain(&b);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at = i % 2 ? i / 2 : n - 1 - i / 2; /* from both ends */
+
+        for (uint32_t j = 0; j < 8; j++)
+            cr_assert_eq(where[at][j], j + 8, "a held record changed");
+        ops->release(b.tr, tokens[at]);
+    }
+    ops->stats(b.tr, &st);
+    cr_assert_eq(st.held, 0);
+    b.got = a.sent; /* whatever the fill sent; now a round of everything */
+    for (int i = 0; i < 3; i++) {
+        drain(&a);
+        drain(&b);
+    }
+    cr_assert_geq(a.writable, 1);
+    b.trouble = NULL;
+    b.got = a.sent;
+    cr_assert_eq(end_send(&a, false), 0);
+    drain(&b);
+}
+
+EACH(ops, crowded_is_told)
+{
+    b.hold_next = true;
+    cr_assert_eq(end_send(&a, false), 0);
+    ops->poll(b.tr, 1);
+    cr_assert_eq(b.hold_rc, 0);
+    b.hold_next = false;
+    fill(false);
+    drain(&b);
+    cr_assert_geq(b.crowded, 1);
+    ops->release(b.tr, b.token);
+    drain(&b);
+    drain(&a);
+    cr_assert_eq(a.writable, 1);
+    fill(false);
+    drain(&b);
+    cr_assert_eq(b.got, a.sent);
+}
+
+EACH(ops, budget)
+{
+    for (int i = 0; i < 10; i++)
+        cr_assert_eq(end_send(&a, false), 0);
+    cr_assert_leq(ops->poll(b.tr, 3), 3);
+    cr_assert_leq(b.got, 3);
+    cr_assert_eq(ops->poll(b.tr, 0), 0);
+    drain(&b);
+    cr_assert_eq(b.got, 10);
+}
+
+EACH(ops, rx_stops_the_poll)
+{
+    for (int i = 0; i < 5; i++)
+        cr_assert_eq(end_send(&a, false), 0);
+    b.rx_rc = PLAIT_E_PROTO;
+    ops->poll(b.tr, 10);
+    cr_assert_eq(b.got, 1);
+}
+
+static int answer(struct end *e, uint32_t meta, uint64_t w1, const uint8_t *p)
+{
+    (void)meta;
+    (void)w1;
+    (void)p;
+    e->got++;
+    return end_send(e, false) < 0 ? PLAIT_E_SYSTEM : 0;
+}
+
+EACH(ops, sends_in_rx)
+{
+    (void)ops;
+    b.on_rx = answer;
+    for (int i = 0; i < 500; i++) {
+        cr_assert_eq(end_send(&a, false), 0);
+        drain(&b);
+        drain(&a);
+    }
+    cr_assert_eq(a.got, 500);
+}
+
+/* ---- waiting ---- */
+
+static bool kicked(int ep)
+{
+    struct epoll_event ev;
+
+    return epoll_wait(ep, &ev, 1, 0) == 1;
+}
+
+static int watch(const struct pli_tr_ops *ops, const struct end *e)
+{
+    struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+    int ep = epoll_create1(EPOLL_CLOEXEC);
+
+    cr_assert_eq(epoll_ctl(ep, EPOLL_CTL_ADD, ops->wake_fd(e->tr), &ev), 0);
+    kicked(ep);
+    return ep;
+}
+
+static void park(const struct pli_tr_ops *ops, struct end *e)
+{
+    ops->park(e->tr);
+    pli_sleeper_barrier();
+}
+
+EACH(ops, parked_is_woken)
+{
+    int ep = watch(ops, &b);
+
+    for (int i = 0; i < 5; i++) {
+        park(ops, &b);
+        cr_assert_not(ops->ready(b.tr));
+        cr_assert_not(kicked(ep));
+        cr_assert_eq(end_send(&a, false), 0);
+        cr_assert(kicked(ep));
+        cr_assert_eq(end_send(&a, false), 0);
+        cr_assert_not(kicked(ep), "one wake-up is enough");
+        cr_assert(ops->ready(b.tr));
+        ops->unpark(b.tr);
+        drain(&b);
+        cr_assert_eq(end_send(&a, false), 0);
+        cr_assert_not(kicked(ep), "awake, it needs none");
+        drain(&b);
+    }
+    park(ops, &b);
+    cr_assert_eq(end_send(&a, true), 0);
+    ops->flush(a.tr);
+    cr_assert(kicked(ep));
+    ops->unpark(b.tr);
+    drain(&b);
+    park(ops, &b);
+    reserve(ops, false, 3);
+    b.on_rx = check_len;
+    ops->commit(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(0, 0, 0), 0, false);
+    cr_assert(kicked(ep));
+    ops->unpark(b.tr);
+    drain(&b);
+    close(ep);
+}
+
+EACH(ops, park_flushes)
+{
+    cr_assert_eq(end_send(&a, true), 0);
+    park(ops, &a);
+    ops->unpark(a.tr);
+    cr_assert(ops->ready(b.tr));
+    drain(&b);
+    cr_assert_eq(b.got, 1);
+}
+
+/* The sender waits for space and sleeps; the receiver sleeps, too: each is woken for what it waits for. */
+EACH(ops, space_wakes_the_sender)
+{
+    int ep_a = watch(ops, &a), ep_b = watch(ops, &b);
+
+    for (int i = 0; i < 30; i++) {
+        park(ops, &b);
+        ops->ready(b.tr);
+        fill(true);
+        cr_assert(kicked(ep_b), "the receiver sleeps before a full ring");
+        park(ops, &a);
+        if (!ops->ready(a.tr)) {
+            ops->unpark(b.tr);
+            drain(&b);
+            park(ops, &b);
+            ops->ready(b.tr);
+            cr_assert(kicked(ep_a), "the sender sleeps before an empty ring, round %d", i);
+            cr_assert(ops->ready(a.tr));
+        }
+        ops->unpark(a.tr);
+        ops->unpark(b.tr);
+        kicked(ep_b);
+        drain(&a);
+        drain(&b);
+        drain(&a);
+        cr_assert_eq(a.writable, (uint64_t)i + 1);
+        kicked(ep_a);
+        kicked(ep_b);
+    }
+    cr_assert_eq(b.got, a.sent);
+    close(ep_a);
+    close(ep_b);
+}
+
+/* ---- the end ---- */
+
+/* Destroyed with everything open: batches, a reservation, holds, control messages on their way. */
+EACH(ops, destroyed_at_any_time)
+{
+    b.hold_next = true;
+    cr_assert_eq(end_send(&a, false), 0);
+    ops->poll(b.tr, 10);
+    for (int round = 0; round < 20; round++) {
+        fill(true);
+        ops->poll(b.tr, 1000);
+        ops->poll(a.tr, 10);
+    }
+    reserve(ops, false, 5);
+    park(ops, &b);
+}
+
+Test(transport, destroyed_unconnected)
+{
+    for (size_t i = 0; i < NTRANSPORTS; i++) {
+        int fds = count_fds();
+
+        end_create(&a, transports[i], true);
+        end_destroy(&a);
+        cr_assert_eq(count_fds(), fds);
+    }
+}
+
+static unsigned count_maps(void)
+{
+    FILE *f = fopen("/proc/self/maps", "re");
+    char line[512];
+    unsigned n = 0;
+
+    while (f && fgets(line, sizeof line, f))
+        n += strstr(line, "memfd:") != NULL;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+Test(transport, leaves_no_mapping)
+{
+    unsigned before = count_maps();
+
+    for (size_t i = 0; i < NTRANSPORTS; i++)
+        for (int again = 0; again < 3; again++) {
+            ends_open(&a, &b, transports[i], true);
+            for (int round = 0; round < 40; round++) {
+                fill(false);
+                drain(&b);
+                drain(&a);
+            }
+            ends_close(&a, &b);
+        }
+    cr_assert_eq(count_maps(), before);
+}
+
+EACH(ops, garbage_is_refused)
+{
+    uint8_t blob[PLI_TR_BLOB_MAX];
+    int fds = count_fds(), fd[2] = { dup(0), dup(0) };
+    struct end c;
+
+    memset(blob, 0x5a, sizeof blob);
+    cr_assert_lt(ops->control(a.tr, blob, 8, fd, 1), 0);
+    cr_assert_lt(ops->control(a.tr, blob, sizeof blob, NULL, 0), 0);
+    end_create(&c, ops, true);
+    cr_assert_lt(ops->connect(c.tr, blob, 24, fd + 1, 1), 0);
+    cr_assert(*plait_error_text());
+    cr_assert_lt(ops->connect(c.tr, blob, 0, NULL, 0), 0);
+    end_destroy(&c);
+    cr_assert_eq(count_fds(), fds, "descriptors leak");
+}
+
+/* Growing is given up when the control channel is lost; the link still works until it is taken down. */
+EACH(ops, control_lost)
+{
+    (void)ops;
+    a.ctl_lost = true;
+    for (int round = 0; round < 40; round++) {
+        fill(false);
+        drain(&b);
+        drain(&a);
+    }
+    cr_assert_eq(b.got, a.sent);
+}

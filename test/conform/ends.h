@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "runtime/loop.h"
+#include "runtime/loop_priv.h"
 #include "runtime/transport.h"
 #include "util/rand.h"
 #include <plait/plait.h>

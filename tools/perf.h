@@ -83,6 +83,8 @@ void perf_peer_stop(struct perf_peer *p);
 
 /* ---- the client ---- */
 
+#define PERF_PARTS 10 /* a rate is the median of so many parts of its round, as that of the limit is */
+
 struct perf_client {
     struct plait_ctx *ctx;
     struct plait_session *session;
@@ -107,9 +109,12 @@ struct perf_client {
     unsigned window;
     unsigned batch, batch_left;
     unsigned long left, to_send;
+    unsigned long part, part_left;
     double t0;
     double *samples;      /* ns, half round trips */
     size_t nsamples;
+    unsigned nparts;      /* of rate, rpc, bw: parts of the round that are over, */
+    double part_end[PERF_PARTS]; /* and when */
     struct perf_answer answer;
 };
 

@@ -119,15 +119,41 @@ static int wake_round(struct perf_client *c, unsigned long n, struct perf_round 
 
 static const struct plait_conn_ops lat_ops = { .on_message = lat_message, .on_writable = lat_writable };
 
+/* ---- parts: one interruption of the machine does not count ---- */
+
+static unsigned long part_of(const struct perf_client *c, unsigned long n)
+{
+    /* what is in flight at the end of a part must not matter; else all is one part */
+    return n / PERF_PARTS >= 20ul * c->window ? n / PERF_PARTS : n;
+}
+
+static __attribute__((noinline)) void part_over(struct perf_client *c)
+{
+    if (c->nparts < PERF_PARTS)
+        c->part_end[c->nparts++] = perf_now();
+}
+
+/* Messages a second, from parts of `part` messages each; what n has beyond them is not counted. */
+static double parts_rate(const struct perf_client *c, unsigned long part)
+{
+    double rate[PERF_PARTS], from = c->t0;
+
+    for (unsigned i = 0; i < c->nparts; i++) {
+        rate[i] = (double)part / (c->part_end[i] - from) * 1e9;
+        from = c->part_end[i];
+    }
+    return stats_median(rate, c->nparts);
+}
+
 /* ---- rate, bw: a stream one way, confirmed at its end ---- */
 
 static int stream(struct perf_client *c, unsigned long n, unsigned batch, struct perf_round *out)
 {
+    unsigned long i, part = part_of(c, n), left = part;
     unsigned more = batch;
-    unsigned long i;
-    double ns;
     int rc;
 
+    c->nparts = 0;
     c->t0 = perf_now();
     for (i = 0; i < n; i++) {
         unsigned flags = PLAIT_MORE;
@@ -143,15 +169,20 @@ static int stream(struct perf_client *c, unsigned long n, unsigned batch, struct
             if (perf_wait_space(c) < 0)
                 return c->status;
         }
+        if (__builtin_expect(--left == 0, 0) && i + 1 < n) {
+            part_over(c);
+            left = part;
+        }
     }
     rc = perf_control(c, PERF_COUNT, 0); /* behind them all: its reply says that they have arrived */
     if (rc < 0)
         return rc;
-    ns = perf_now() - c->t0;
+    if (left == 0)
+        part_over(c);
     if (c->answer.count != n || c->answer.bytes != n * c->size)
         return perf_fail(c, PLAIT_E_PROTO, "the peer counted %llu messages of %lu",
                          (unsigned long long)c->answer.count, n);
-    out->value = (double)n / ns * 1e9;
+    out->value = parts_rate(c, part);
     return 0;
 }
 
@@ -209,6 +240,10 @@ static void rpc_reply(struct plait_msg *reply, int status, void *arg)
                       status < 0 ? plait_strerror(status) : "the reply has another size");
         return;
     }
+    if (__builtin_expect(--c->part_left == 0, 0)) {
+        part_over(c);
+        c->part_left = c->part;
+    }
     if (--c->left == 0)
         perf_done(c);
     else
@@ -217,16 +252,16 @@ static void rpc_reply(struct plait_msg *reply, int status, void *arg)
 
 static int rpc_round(struct perf_client *c, unsigned long n, struct perf_round *out)
 {
-    double ns;
     int rc;
 
+    c->nparts = 0;
+    c->part = c->part_left = part_of(c, n);
     c->left = c->to_send = n;
     c->t0 = perf_now();
     rpc_issue(c);
     plait_flush(c->conn);
     rc = perf_wait(c);
-    ns = perf_now() - c->t0;
-    out->value = (double)n / ns * 1e9;
+    out->value = parts_rate(c, c->part);
     return rc;
 }
 
@@ -326,7 +361,7 @@ static unsigned long rpc_iterations(size_t size)
 
 static unsigned long bw_iterations(size_t size)
 {
-    return (512ul << 20) / (size + 512) + 100;
+    return (1ul << 30) / (size + 512) + 100;
 }
 
 static unsigned long wake_iterations(size_t size)

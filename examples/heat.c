@@ -169,7 +169,8 @@ static void on_message(struct plait_conn *conn, struct plait_msg *msg, void *arg
         fail("a rank sent a message of the wrong length", "all ranks need the same arguments");
     memcpy(&row, msg->data, sizeof row);
     if (msg->kind == PLAIT_ONEWAY) {
-        b = &p->border[conn == p->border[DOWN].conn ? DOWN : UP];
+        /* not by its conn: a row may come before plait_session_wait() has returned */
+        b = &p->border[plait_session_peer_rank(plait_conn_session(conn)) == p->rank + 1 ? DOWN : UP];
         memcpy(b->rows[b->arrived++ % 2], (const char *)msg->data + sizeof row, row_bytes(p));
     } else if (p->whole && row < (uint64_t)p->n) {
         memcpy(p->whole + row * (size_t)p->n, (const char *)msg->data + sizeof row, row_bytes(p));

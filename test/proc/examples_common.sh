@@ -59,8 +59,8 @@ ends() {
     return 1
 }
 
-# server NAME COMMAND...: starts it; its process id in $pid, the URI that it prints in $uri. What it says later
-# is at descriptor 8. Its input is the descriptor 7, where that is open; 6 is the other end of that.
+# server NAME COMMAND...: starts it; its process id in $pid, the URI that it prints in $uri. What it says
+# later is at descriptor 8. Its input is the descriptor 7, where that is open; 6 is the other end of that.
 server() {
     local name=$1 line
     shift
@@ -90,3 +90,28 @@ server_ends() {
 
 # clean: plait has left nothing in the folder for temporary files
 clean() { [ -z "$(find "$TMPDIR" -mindepth 1 -iname '*plait*')" ]; }
+
+# ---- launchers ----
+
+openmpi=${MPIRUN_OPENMPI:-$(command -v mpirun.openmpi)}
+mpich=${MPIEXEC_MPICH:-$(command -v mpiexec.mpich)}
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+
+# need_launcher: without one the test is skipped
+need_launcher() {
+    [ -z "$openmpi" ] && [ -z "$mpich" ] || return 0
+    echo "SKIP: neither Open MPI's mpirun.openmpi nor MPICH's mpiexec.mpich is installed"
+    exit 77
+}
+
+# launch NAME KIND N PROGRAM ARGUMENT...: the exit status is the launcher's
+launch() {
+    local name=$1 kind=$2 n=$3
+    shift 3
+    case $kind in
+    openmpi) run "$name" "$openmpi" --oversubscribe --bind-to none -n "$n" "$@" ;;
+    mpich) run "$name" "$mpich" -n "$n" "$@" ;;
+    bound) run "$name" "$openmpi" --bind-to core -n "$n" "$@" ;;
+    alone) run "$name" "$@" ;;
+    esac
+}

@@ -3,24 +3,7 @@
 # The examples ring and heat under the launchers that are installed, with 1 to 8 ranks, and without one.
 suite=examples_mpi
 . "$(dirname "$0")/examples_common.sh"
-openmpi=${MPIRUN_OPENMPI:-$(command -v mpirun.openmpi)}
-mpich=${MPIEXEC_MPICH:-$(command -v mpiexec.mpich)}
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-if [ -z "$openmpi" ] && [ -z "$mpich" ]; then
-    echo "SKIP: neither Open MPI's mpirun.openmpi nor MPICH's mpiexec.mpich is installed"
-    exit 77
-fi
-
-# launch NAME KIND N PROGRAM ARGUMENT...: the exit status is the launcher's
-launch() {
-    local name=$1 kind=$2 n=$3
-    shift 3
-    case $kind in
-    openmpi) run "$name" "$openmpi" --oversubscribe -n "$n" "$@" ;;
-    mpich) run "$name" "$mpich" -n "$n" "$@" ;;
-    alone) run "$name" "$@" ;;
-    esac
-}
+need_launcher
 
 ring() { # ring KIND N
     launch "ring_$1_$2" "$1" "$2" "$bin/ring" 20 &&

@@ -54,7 +54,7 @@ static void give_up(struct call *call)
 
 static int call_locked(struct call *call, int64_t timeout_us)
 {
-    uint64_t deadline = timeout_us < 0 ? PLI_CLOCK_NEVER : pli_clock_now() + (uint64_t)timeout_us * 1000;
+    uint64_t deadline = pli_deadline(timeout_us, PLI_NS_PER_US);
     int rc;
 
     if (call->conn->state == PLI_CONN_CLOSED)

@@ -72,8 +72,10 @@ static void post_done(struct plait_conn *c, uint32_t bit)
 /* If its user has released the session, he is told nothing any more. */
 static void mute(struct plait_conn *c)
 {
-    if (c->session->muted)
+    if (c->session->muted) {
         c->ops = &no_ops;
+        c->on_message = ignore;
+    }
 }
 
 void pli_conn_close_here(struct plait_conn *c)
@@ -480,6 +482,8 @@ int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, co
     }
     if (step.actions & PLI_ACT_DONE || step.actions & PLI_ACT_ANSWER)
         send_done(c);
+    if (step.actions & PLI_ACT_ABORT)
+        pli_conn_frames_first(c);
     if (step.actions & PLI_ACT_ABORT)
         send_abort(c->link, c->peer_chan, code, c->rx_released);
     if (step.actions & PLI_ACT_END)

@@ -9,6 +9,14 @@
 #include "plait/session.h"
 #include "runtime/link.h"
 
+/* When a time-out of count units of unit_ns from now ends; negative or very long: never. */
+static inline uint64_t pli_deadline(int64_t count, uint64_t unit_ns)
+{
+    if (count < 0 || (uint64_t)count > PLI_CLOCK_NEVER / unit_ns)
+        return PLI_CLOCK_NEVER;
+    return pli_clock_after(pli_clock_now(), (uint64_t)count * unit_ns);
+}
+
 /* ---- requests and receipts that are awaited ---- */
 
 enum pli_req_kind { PLI_REQ_FREE, PLI_REQ_REPLY, PLI_REQ_DONE, PLI_REQ_FORGOTTEN };
@@ -276,6 +284,10 @@ void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status);
 void pli_conn_send_fin(struct plait_conn *c);
 void pli_conn_send_frame(struct plait_conn *c, const struct pli_wire_msg *msg); /* a LINK record, in order with the messages */
 void pli_conn_pump(struct plait_conn *c);
+/* Puts a CONN_ACCEPT that still waits in txq among the control records, before an ABORT. */
+void pli_conn_frames_first(struct plait_conn *c);
+/* Does the request or message with a receipt of this number still wait in txq? */
+bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie);
 void pli_conn_txq_drop(struct plait_conn *c);
 void pli_conn_credit_now(struct plait_conn *c);
 void pli_conn_unblock(struct plait_conn *c);

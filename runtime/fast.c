@@ -119,7 +119,8 @@ static inline int rx_oneway(struct pli_link *link, struct plait_conn *c, uint64_
     c->on_message(c, &m.pub, c->arg);
     if (unlikely(m.flags)) {
         pli_conn_delivered(c, &m);
-    } else if (unlikely(++c->rx_released - c->rx_credited >= c->credit_step)) {
+    } else if (unlikely(++c->rx_released - c->rx_credited >= c->credit_step ||
+                        c->rx_seen - c->rx_credited >= c->window)) { /* others are held: the peer sees a full window */
         pli_conn_credit_due(c);
     }
     return link->stop;
@@ -152,7 +153,7 @@ static inline int rx_reply(struct pli_link *link, struct plait_conn *c, uint64_t
     plait_reply_fn fn;
     void *arg;
 
-    if (unlikely(index >= c->nreqs || r->cookie != (uint32_t)cookie || r->kind != PLI_REQ_REPLY || r->timer || cookie >> 32))
+    if (unlikely(index >= c->nreqs || r->cookie != (uint32_t)cookie || r->kind != PLI_REQ_REPLY || r->timer || cookie >> 32 || !c->tx_ready))
         return 1;
     fn = r->on_reply;
     arg = r->arg;

@@ -76,7 +76,7 @@ static void drain(struct pli_link *link)
 
     if (link->code != PLAIT_E_PEERDIED && link->code != PLAIT_E_CLOSED && link->code != PLAIT_E_ABORTED)
         return;
-    while (pli_link_is_up(link) && left > 0 && (n = link->tr->ops->poll(link->tr, 64)) > 0)
+    while (pli_link_is_up(link) && !link->stop && left > 0 && (n = link->tr->ops->poll(link->tr, 64)) > 0)
         left -= n;
 }
 

@@ -49,7 +49,7 @@ struct pli_link {
     struct pli_tr *tr;
     struct plait_conn **chans;    /* by channel number: a connection, &pli_conn_zombie, or NULL */
     uint32_t nchans;
-    int stop;                     /* negative in the child of a fork: poll goes no further */
+    int stop;                     /* negative after a breach, and in the child of a fork: poll goes no further */
     enum pli_link_state state;
     bool flush_due;               /* flush is deferred */
     struct plait_ctx *ctx;
@@ -139,7 +139,8 @@ void pli_link_pump(struct pli_link *link);
 /* A send found no space: somebody must look for it from now on, also if the link was parked. */
 static inline void pli_link_starved(struct pli_link *link)
 {
-    if (link->tr->hot_index < 0)
+    /* not on the way down: what is made hot then would be polled after its end */
+    if (pli_link_is_up(link) && link->tr->hot_index < 0)
         pli_ctx_tr_heat(link->ctx, link->tr);
 }
 /* The peer broke the protocol: "who: sentence" and the link goes down. Returns PLAIT_E_PROTO. */

@@ -18,6 +18,7 @@ int pli_link_breach(struct pli_link *link, const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     snprintf(whole, sizeof whole, "%s broke the protocol: %s", link->who, text);
+    link->stop = PLAIT_E_PROTO; /* nothing more is read from it, not even when it is drained */
     pli_link_fail(link, PLAIT_E_PROTO, whole);
     return PLAIT_E_PROTO;
 }

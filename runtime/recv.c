@@ -41,7 +41,7 @@ static inline int take_credit(struct plait_conn *c, uint64_t w1)
 static inline void release_credit(struct plait_conn *c)
 {
     c->rx_released++;
-    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step, 0))
+    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step || c->rx_seen - c->rx_credited >= c->window, 0))
         pli_conn_credit_now(c);
 }
 
@@ -148,7 +148,7 @@ static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, 
     plait_reply_fn fn;
     void *arg;
 
-    if (__builtin_expect(!r || r->kind == PLI_REQ_DONE, 0)) {
+    if (__builtin_expect(!r || r->kind == PLI_REQ_DONE || (!pli_list_is_empty(&c->txq) && pli_conn_is_queued(c, (uint32_t)cookie)), 0)) {
         free(buf);
         return pli_conn_breach(c, "a reply to a request that is not outstanding");
     }
@@ -179,7 +179,7 @@ static int receipt(struct plait_conn *c, uint64_t cookie)
     void *arg;
     int status = (int)(uint32_t)(cookie >> 32);
 
-    if (!r || r->kind != PLI_REQ_DONE)
+    if (!r || r->kind != PLI_REQ_DONE || pli_conn_is_queued(c, (uint32_t)cookie))
         return pli_conn_breach(c, "a receipt for a message that is not outstanding");
     fn = r->on_done;
     arg = r->arg;

@@ -113,7 +113,7 @@ int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_u
     rt->conn = c;
     rt->index = index;
     pli_timer_init(&rt->timer, timed_out);
-    pli_timer_start(c->ctx, &rt->timer, pli_clock_now() + timeout_us * 1000);
+    pli_timer_start(c->ctx, &rt->timer, pli_deadline(timeout_us > INT64_MAX ? -1 : (int64_t)timeout_us, PLI_NS_PER_US));
     c->reqs[index].timer = rt;
     return 0;
 }

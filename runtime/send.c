@@ -118,6 +118,29 @@ static int send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, b
     return 0;
 }
 
+void pli_conn_frames_first(struct plait_conn *c)
+{
+    struct pli_list *node = pli_list_first(&c->txq);
+    struct pli_txmsg *m = node ? pli_container_of(node, struct pli_txmsg, node) : NULL;
+
+    if (m && m->chan == PLI_CHAN_LINK)
+        pli_link_send_ctl(c->link, m->meta, pli_rec_w1((uint32_t)m->len, PLI_CHAN_LINK, 0), 0, m->data);
+}
+
+bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie)
+{
+    const struct pli_list *node;
+
+    pli_list_foreach(node, &c->txq) {
+        const struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
+        uint32_t type = pli_meta_type(m->meta);
+
+        if ((type == PLI_REC_REQUEST || type == PLI_REC_ONEWAY) && m->meta & PLI_RF_COOKIE << 8 && (uint32_t)m->cookie == cookie)
+            return true;
+    }
+    return false;
+}
+
 void pli_conn_pump(struct plait_conn *c)
 {
     struct pli_list *node;
@@ -226,7 +249,8 @@ static __attribute__((noinline)) int send_long(struct plait_conn *c, uint32_t me
 
     if (rc < 0)
         return rc;
-    rc = send_or_queue(c, &m, !(out->flags & PLAIT_NOCOPY), false, out->flags & PLAIT_MORE);
+    /* a request that times out gives its memory back before it has been sent: that one is copied */
+    rc = send_or_queue(c, &m, !(out->flags & PLAIT_NOCOPY) || out->timeout_us, false, out->flags & PLAIT_MORE);
     if (rc < 0)
         return ring_full(c, rc);
     c->tx_seq++;
@@ -459,6 +483,8 @@ size_t plait_reserve_max(const struct plait_conn *c)
 
 static int commit_check(struct plait_conn *c, const struct plait_slot *slot, size_t len, unsigned flags)
 {
+    if (c->state != PLI_CONN_CLOSED && c->ctx->forked)
+        return pli_ctx_check_slow(c->ctx); /* the ring is not mapped here */
     if (!c->reserving || slot->priv[0] != (uint64_t)(uintptr_t)c)
         return pli_fail(PLAIT_E_INVAL, "nothing is reserved on this connection");
     if (len > slot->priv[1])
@@ -516,7 +542,7 @@ int plait_commit_request(struct plait_conn *c, struct plait_slot *slot, size_t l
 
 void plait_abandon(struct plait_conn *c, struct plait_slot *slot)
 {
-    if (!c->reserving || slot->priv[0] != (uint64_t)(uintptr_t)c)
+    if (!c->reserving || slot->priv[0] != (uint64_t)(uintptr_t)c || c->ctx->forked)
         return;
     if (c->state != PLI_CONN_CLOSED)
         c->tr->ops->abandon(c->tr);

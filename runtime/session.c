@@ -577,7 +577,7 @@ static bool settled(void *arg)
 
 int plait_session_wait(struct plait_session *s, int64_t timeout_ms)
 {
-    uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : pli_clock_now() + (uint64_t)timeout_ms * 1000000;
+    uint64_t deadline = pli_deadline(timeout_ms, 1000 * PLI_NS_PER_US);
     int rc = 1;
 
     if (!settled(s))
@@ -638,18 +638,23 @@ static void release_drop(struct pli_post *p)
 
 void plait_session_release(struct plait_session *s)
 {
-    bool post = false;
+    bool post = false, here = false;
 
     if (!s)
         return;
     pli_session_lock();
     /* a server's session is its own; a client's ends with its last user */
-    if (--s->users == 0 && !s->server && !s->lead_gone && !atomic_load(&s->closing)) {
-        post = true;
-        pli_ctx_post(s->lead, &s->post_release); /* takes the caller's reference along */
+    if (--s->users == 0 && !s->server && !s->lead_gone) {
+        /* at once where that is possible: what comes in the next poll must not reach a user who is gone */
+        here = !s->lead->shared && !s->lead->forked && pthread_equal(s->lead->owner, pthread_self());
+        post = !here;
+        if (post)
+            pli_ctx_post(s->lead, &s->post_release); /* takes the caller's reference along */
     }
     pli_session_unlock();
-    if (!post)
+    if (here)
+        release_fn(&s->post_release);
+    else if (!post)
         pli_session_unref(s);
 }
 

@@ -62,6 +62,10 @@ static int peer_grows(struct pli_shm *s, const struct pli_shm_note *note, int *f
         return pli_fail(PLAIT_E_PROTO, "shm: the peer's larger ring came without its memory");
     *fd = -1;
     rc = pli_segment_attach(&s->peer_big, taken, (size_t)note->slots * PLI_SHM_SLOT);
+    if (rc == PLAIT_E_NOMEM) { /* no answer: the peer stays with its small ring */
+        pli_info("the peer's ring stays small: %s", pli_err_text());
+        return 0;
+    }
     if (rc < 0)
         return rc;
     s->peer_big_slots = note->slots;

@@ -2,6 +2,7 @@
 /* The shm transport's data path: send, poll, park. */
 #include "shm/shm.h"
 
+#include <poll.h>
 #include <unistd.h>
 #include "util/err.h"
 
@@ -27,11 +28,14 @@ static inline void wait_ticks(uint32_t ticks)
 
 static __attribute__((noinline, cold)) void kick(struct pli_shm *s, uint32_t epoch)
 {
+    struct pollfd p = { .fd = s->peer_wake_fd, .events = POLLOUT };
     uint64_t one = 1;
 
     s->kicked = epoch;
     ++*s->env.kicks;
-    /* the counter cannot block: nonblocking; if it is full, the peer has been told often enough */
+    /* O_NONBLOCK is shared with the peer, who may have cleared it: never write to a full counter; it has been told often enough then */
+    if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLOUT))
+        return;
     if (write(s->peer_wake_fd, &one, sizeof one) < 0)
         return;
 }

@@ -4,7 +4,7 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
-#include "../unit/runtime/fds.h"
+#include "test/unit/runtime/fds.h"
 
 static struct end a, b;
 

@@ -12,7 +12,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "../runtime/fds.h"
+#include "test/unit/runtime/fds.h"
 #include "runtime/transport.h"
 #include "shm/segment.h"
 #include <plait/plait.h>

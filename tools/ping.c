@@ -204,8 +204,10 @@ static int once(struct ping *p)
     rc = plait_call(p->conn, p->data, p->size, &reply, (int64_t)(p->timeout_s * 1e6));
     p->calling = false;
     us = now_us() - t0;
-    if (rc < 0 && p->interrupted)
-        return CLI_FAILED;
+    if (rc < 0 && p->interrupted) { /* given up on purpose: not counted as unanswered */
+        p->sent--;
+        return CLI_OK;
+    }
     if (rc < 0)
         return cli_plait_error("seq=%lu", p->sent);
     if (rc > 0)
@@ -233,7 +235,7 @@ static int rounds(struct ping *p)
             plait_ctx_run(p->ctx, (int64_t)(p->interval_s * 1e6));
         else if (status == CLI_OK)
             plait_ctx_poll(p->ctx); /* signals */
-        if (status == CLI_OK && p->closed)
+        if (status == CLI_OK && p->closed && !p->interrupted)
             status = cli_error("the service has ended the session");
     }
     return status;

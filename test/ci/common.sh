@@ -37,7 +37,7 @@ packages_of() {
 
 # install_missing PART...: with apt-get, and only what is missing
 install_missing() {
-    local missing
+    local missing known
     if ! command -v dpkg-query >/dev/null; then
         echo "This is not Debian or Ubuntu: nothing is installed. configure will name what it misses."
         return
@@ -49,8 +49,13 @@ install_missing() {
     if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
         die "not root, and sudo is not here; ask an administrator for: apt-get install" $missing
     fi
-    run_logged apt as_root apt-get update -qq &&
-        run_logged apt as_root apt-get install -y -qq --no-install-recommends $missing ||
+    run_logged apt as_root apt-get update -qq
+    # one name that this release does not have would keep apt-get from all of them
+    known=$(apt-cache show --no-all-versions $missing 2>/dev/null | sed -n 's/^Package: //p' | sort -u)
+    for missing in $(comm -23 <(printf '%s\n' $missing) <(echo "$known")); do
+        echo "  not in this release, left out: $missing"
+    done
+    run_logged apt as_root apt-get install -y -qq --no-install-recommends $known ||
         { tail -n 20 "$logs/apt.log"; die "apt-get failed; its output is in $logs/apt.log"; }
 }
 

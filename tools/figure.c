@@ -32,7 +32,7 @@ const char *perf_test_name(enum perf_test t)
 
 struct json_object *figure_number(double v, int digits)
 {
-    static const char *const formats[] = { "%.0f", "%.1f", "%.2f", "%.3f" };
+    static const char *const formats[] = { "%.0f", "%.1f", "%.2f", "%.3f", "%.4g" };
     struct json_object *o;
 
     if (!(v > -1e300 && v < 1e300))
@@ -73,7 +73,7 @@ struct json_object *figure_json(const struct figure *f)
         json_object_object_add(o, "memcpy", figure_number(f->memcpy_limit, digits));
         json_object_object_add(o, "pipelined", figure_number(f->pipelined_limit, digits));
     }
-    json_object_object_add(o, "ratio", figure_number(f->ratio, 3));
+    json_object_object_add(o, "ratio", figure_number(f->ratio, FIGURE_RATIO));
     json_object_object_add(o, "rounds", json_object_new_int64(f->rounds));
     json_object_object_add(o, "iterations", json_object_new_int64((int64_t)f->iterations));
     json_object_array_add(cpus, json_object_new_int(f->cpu_a));

@@ -29,7 +29,9 @@ struct figure {
 
 const char *perf_test_name(enum perf_test t);
 
-/* A number with so many digits after the point; null for what is no number. */
+#define FIGURE_RATIO 4 /* for digits: four that count, wherever the point is */
+
+/* A number with so many digits (0 to 3) after the point; null for what is no number. */
 struct json_object *figure_number(double v, int digits);
 
 /* An object with min, p50, p90, p99, max. */

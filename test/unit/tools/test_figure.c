@@ -79,8 +79,22 @@ Test(figure, text)
     cr_expect_str_eq(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN),
                      "{\"test\":\"lat\",\"transport\":\"shm\",\"size\":8,\"window\":64,\"half_rtt_ns\":"
                      "{\"min\":60.0,\"p50\":65.5,\"p90\":70.0,\"p99\":80.0,\"max\":9000.1},"
-                     "\"limit\":100.2,\"physical\":26.5,\"ratio\":0.654,"
+                     "\"limit\":100.2,\"physical\":26.5,\"ratio\":0.6543,"
                      "\"rounds\":5,\"iterations\":1000,\"cpus\":[0,1]}");
+    json_object_put(o);
+}
+
+Test(figure, a_small_ratio_is_not_zero)
+{
+    struct figure f = a_figure(PERF_BW);
+    struct json_object *o, *back;
+
+    f.ratio = 4.567e-6;
+    o = figure_json(&f);
+    back = json_tokener_parse(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+    cr_assert_not_null(back);
+    cr_expect_float_eq(json_object_get_double(json_object_object_get(back, "ratio")), 4.567e-6, 1e-9);
+    json_object_put(back);
     json_object_put(o);
 }
 

@@ -48,6 +48,7 @@ Test(fault_channel, garbage_from_a_client)
         hostile_close(h);
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -70,6 +71,7 @@ Test(fault_channel, truncation_by_a_client)
             innocent_check(w, &in);
         }
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -95,6 +97,7 @@ Test(fault_channel, silence_of_a_client)
     hostile_refused(h, PLAIT_E_TIMEDOUT, "did not finish the handshake within 5000 ms");
     hostile_close(h);
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -149,6 +152,7 @@ Test(fault_channel, wrong_order_from_a_client)
         hostile_close(h);
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -183,6 +187,7 @@ Test(fault_channel, too_many_descriptors_from_a_client)
         innocent_check(w, &in);
     }
     close(zero);
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -204,6 +209,7 @@ Test(fault_channel, another_version_from_a_client)
     hostile_refused(h, PLAIT_E_VERSION, "version 99");
     hostile_close(h);
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -222,6 +228,7 @@ Test(fault_channel, a_context_that_is_not_there)
     hostile_refused(h, PLAIT_E_NOTFOUND, "context");
     hostile_close(h);
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -246,6 +253,7 @@ Test(fault_channel, no_transport_in_common)
         hostile_close(h);
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -275,6 +283,7 @@ Test(fault_channel, a_client_that_does_not_read)
     }
     hostile_close(h);
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -333,6 +342,7 @@ Test(fault_channel, garbage_from_a_server)
         expect_failure(h, &cli, PLAIT_E_PROTO, "unknown type");
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -358,6 +368,7 @@ Test(fault_channel, truncation_by_a_server)
             expect_failure(h, &cli, PLAIT_E_PEERDIED, "ended");
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -389,6 +400,7 @@ Test(fault_channel, silence_of_a_server)
         hostile_close(h);
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -421,6 +433,7 @@ Test(fault_channel, a_server_answers_what_was_not_asked)
         expect_failure(h, &cli, PLAIT_E_PROTO, pli_wire_type_name(types[i]));
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -439,6 +452,7 @@ Test(fault_channel, a_server_chooses_what_was_not_offered)
     hostile_send(h, &ack, NULL);
     expect_failure(h, &cli, PLAIT_E_NOTRANSPORT, "cannot use");
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -461,6 +475,7 @@ Test(fault_channel, a_server_of_another_version)
     hostile_write(h, buf, (size_t)n, NULL, 0);
     expect_failure(h, &cli, PLAIT_E_VERSION, "version 2");
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -483,6 +498,7 @@ Test(fault_channel, a_server_accepts_twice)
     plait_session_release(cli.s);
     hostile_close(h);
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -514,5 +530,6 @@ Test(fault_channel, answers_for_strangers_are_ignored)
     cr_assert_eq(o.n, 1);
     plait_session_release(cli.s);
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }

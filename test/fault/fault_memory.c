@@ -147,16 +147,19 @@ Test(fault_memory, from_a_client)
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         struct hostile *h = new_hostile(w);
         struct pli_wire_msg msg, bad = { .type = PLI_WIRE_TR_CONNECT };
+        char text[300];
 
         hostile_dial(h);
         hostile_hello(h, &msg);
         send_fault(h, &faults[i], &bad);
         while (hostile_recv(h, &msg) != PLI_WIRE_BYE)
             cr_assert_neq(msg.type, PLI_WIRE_TR_UP, "%s passed", faults[i].what);
-        check_text(&faults[i], msg.end.code, strndup(msg.end.text.p, msg.end.text.len));
+        snprintf(text, sizeof text, "%.*s", (int)msg.end.text.len, (const char *)msg.end.text.p);
+        check_text(&faults[i], msg.end.code, text);
         hostile_close(h);
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -183,6 +186,7 @@ Test(fault_memory, from_a_server)
         hostile_close(h);
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -239,6 +243,7 @@ Test(fault_memory, bad_growth)
         hostile_close(h);
         innocent_check(w, &in);
     }
+    innocent_end(w, &in);
     end_world(w);
 }
 
@@ -277,5 +282,6 @@ Test(fault_memory, growing_twice_and_never)
     cr_assert_not_null(strstr(w->srv[2].c_text, "never gave"), "%s", w->srv[2].c_text);
     hostile_close(h);
     innocent_check(w, &in);
+    innocent_end(w, &in);
     end_world(w);
 }

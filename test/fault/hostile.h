@@ -350,7 +350,7 @@ static inline void hostile_conn_msg(struct hostile *h, struct pli_wire_msg *msg,
     memset(msg, 0, sizeof *msg);
     msg->type = type;
     memcpy(msg->conn.sid, h->sid, PLI_ID_LEN);
-    msg->conn.window = 16;
+    msg->conn.window = 4096;
     msg->conn.max_msg = 65536;
 }
 
@@ -510,6 +510,12 @@ static inline void innocent_check(struct world *w, struct innocent *in)
     WAIT(w, o.n, 1);
     cr_assert_eq(o.status, 0);
     cr_assert_eq(in->log.c_closed, 0);
+}
+
+static inline void innocent_end(struct world *w, struct innocent *in)
+{
+    end_session(w, &in->log);
+    check_log(&in->log);
 }
 
 #endif

@@ -7,6 +7,7 @@
 #include "runtime/handover.h"
 #include "runtime/link.h"
 #include "runtime/loop_priv.h"
+#include "runtime/peeraddr.h"
 #include "runtime/place.h"
 #include "util/err.h"
 
@@ -136,7 +137,13 @@ static int open_ctx(struct plait_ctx *ctx, int cpu)
             goto err_handover;
     }
     pli_membarrier_available(); /* registers the process before its first ring exists */
+    rc = pli_host_id_load();
+    if (rc < 0)
+        goto err_pin;
     return 0;
+
+err_pin:
+    pli_place_unpin(ctx);
 
 err_handover:
     pli_handover_destroy(ctx, false);

@@ -18,7 +18,8 @@
 
 static pthread_once_t incarnation_once = PTHREAD_ONCE_INIT;
 static uint8_t incarnation[PLI_ID_LEN];
-static pthread_once_t host_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t host_mutex = PTHREAD_MUTEX_INITIALIZER;
+static bool host_known;
 static uint8_t host[PLI_HOST_LEN];
 
 /* ---- the process ---- */
@@ -86,21 +87,42 @@ static uint64_t namespace_id(const char *path)
     return pli_hash_u64(pli_hash_u64((uint64_t)st.st_dev) ^ (uint64_t)st.st_ino);
 }
 
-static void read_host(void)
+/* must: without the boot id, too. */
+static int read_host(bool must)
 {
     uint64_t ns[2] = {namespace_id("/proc/self/ns/net"), namespace_id("/proc/self/ns/user")};
+    int rc = read_boot_id(host);
 
-    if (read_boot_id(host) < 0) {
+    if (rc == PLAIT_E_NOFILE && !must)
+        return rc;
+    if (rc < 0) {
         pli_warn("%s: processes of this host will not recognise each other, and not use shared memory",
                  pli_err_text());
         if (pli_rand_id(host) < 0)
             memcpy(host, pli_incarnation(), PLI_ID_LEN);
     }
     memcpy(host + 16, ns, sizeof ns);
+    host_known = true;
+    return 0;
+}
+
+static int know_host(bool must)
+{
+    int rc;
+
+    pthread_mutex_lock(&host_mutex);
+    rc = host_known ? 0 : read_host(must);
+    pthread_mutex_unlock(&host_mutex);
+    return rc;
+}
+
+int pli_host_id_load(void)
+{
+    return know_host(false);
 }
 
 const uint8_t *pli_host_id(void)
 {
-    pthread_once(&host_once, read_host);
+    know_host(true);
     return host;
 }

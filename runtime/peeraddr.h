@@ -31,6 +31,9 @@ const uint8_t *pli_incarnation(void);
 /* This host's: the boot id, and the network and user namespace (device and inode, hashed), as they were at
  * the first call. Any thread; reads files the first time. */
 const uint8_t *pli_host_id(void);
+/* Reads it now, for who has a descriptor free now and perhaps not later: what is read without one stays unknown for good. 0, or
+ * PLAIT_E_NOFILE: try again. Any thread. */
+int pli_host_id_load(void);
 
 /* ---- connector.c: meets a listener on a helper thread ---- */
 

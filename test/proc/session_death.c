@@ -73,7 +73,7 @@ Test(session_death, the_server_is_killed)
         if (round == 1)
             before = traces_now();
         ctx = new_ctx();
-        snprintf(seed, sizeof seed, "%d", round);
+        snprintf(seed, sizeof seed, "%d", round + 1);
         peer_start(&p, "serve", seed, NULL);
         peer_line(&p, uri, sizeof uri);
         cr_assert_eq(plait_session_open(&s, ctx, uri, &o), 0, "%s", plait_error_text());
@@ -103,7 +103,7 @@ Test(session_death, the_client_is_killed)
         ctx = new_ctx();
         o.session = load_opts(&l);
         cr_assert_eq(plait_listen(&listener, ctx, "plait://127.0.0.1:0", &o), 0, "%s", plait_error_text());
-        snprintf(seed, sizeof seed, "%d", round);
+        snprintf(seed, sizeof seed, "%d", round + 1);
         peer_start(&p, "load", seed, plait_listener_uri(listener));
         run_up_to_the_moment(ctx, &l, round);
         kill_and_wait_for_the_end(ctx, &p, &l, false);
@@ -131,7 +131,7 @@ Test(session_death, a_server_outlives_its_clients)
         l[i].random = (uint32_t)i;
         o.session = load_opts(&l[i]);
         cr_assert_eq(plait_listen(&listener[i], ctx, "plait://127.0.0.1:0", &o), 0, "%s", plait_error_text());
-        snprintf(seed, sizeof seed, "%d", i);
+        snprintf(seed, sizeof seed, "%d", i + 1);
         peer_start(&p[i], "load", seed, plait_listener_uri(listener[i]));
         end = pli_clock_now() + 30 * PLI_NS_PER_S;
         while (l[i].received < 100 && pli_clock_now() < end)

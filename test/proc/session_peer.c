@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The other process of the session tests:
- *   session_peer serve SEED          prints its URI, serves and loads every session
+ *   session_peer serve SEED          prints its URI, serves and loads every session; SEED 0: does not load them
  *   session_peer load SEED URI       opens a session and loads it
  *   session_peer idle URI            opens a session and does nothing
  *   session_peer links N URI         N contexts with a session each; the first one is then busy
@@ -115,6 +115,7 @@ int main(int argc, char **argv)
         return fail("creating a context");
     if (argc > 2)
         load.random = (uint32_t)strtoul(argv[2], NULL, 10);
+    load.quiet = argc > 2 && strcmp(argv[2], "0") == 0;
     if (argc > 2 && strcmp(argv[1], "serve") == 0)
         return serve();
     if (argc > 3 && strcmp(argv[1], "load") == 0)

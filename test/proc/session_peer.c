@@ -62,11 +62,17 @@ static int serve(void)
 static int connect_to(const char *uri, int quiet)
 {
     struct plait_session_opts o = load_opts(&load);
-    struct plait_session *s;
+    struct plait_session *s = NULL;
+    int rc;
 
     load.quiet = quiet;
-    if (plait_session_open(&s, ctx, uri, &o) < 0 || plait_session_wait(s, -1) < 0)
-        return fail("opening a session");
+    if (plait_session_open(&s, ctx, uri, &o) < 0 || plait_session_wait(s, -1) < 0) {
+        rc = fail("opening a session");
+        if (s)
+            plait_session_release(s);
+        plait_ctx_destroy(ctx);
+        return rc;
+    }
     say("open");
     return run();
 }

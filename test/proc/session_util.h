@@ -109,7 +109,7 @@ static inline struct traces traces_now(void)
 {
     return (struct traces){
         .fds = count_fds(),
-        .maps = count_lines("/proc/self/maps", "plait-"),
+        .maps = count_lines("/proc/self/maps", "memfd:plait-"),
         .shm = count_left("/dev/shm"),
         .tmp = count_left("/tmp"),
         .run = count_left(getenv("XDG_RUNTIME_DIR")),

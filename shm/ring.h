@@ -19,7 +19,15 @@
 #include "runtime/transport.h"
 #include "shm/layout.h"
 
-#define PLI_RING_BATCH 16u /* records published together at most, with 'more' */
+/* Records that are sent with 'more' share a slot, if they have the same meta, length and channel and two or more of them fit: word1 is that
+ * of the last (the newest credit), the payloads lie one behind the other, each 8-byte aligned. Bits 12..14 of meta, flags that no record
+ * has, count the records after the first; with none it is an ordinary record. So one line moves for up to six messages of 8 bytes, which
+ * is what bounds a stream: each side waits for every line that the other has touched (doc/memory-model.md). */
+#define PLI_RING_PACK_SHIFT 12
+#define PLI_RING_PACK_MASK (7u << PLI_RING_PACK_SHIFT)
+#define PLI_RING_PACK_MAX 6u
+_Static_assert(PLI_RING_PACK_MAX * 8 == PLI_SHM_SLOT - PLI_REC_HEAD, "six words are a slot's payload");
+_Static_assert((PLI_RING_PACK_MASK >> 8 & PLI_RF_ALL) == 0, "the counter's bits are no record's flags");
 #define PLI_RING_HOLDS 32u /* records held in place at once at most */
 
 struct pli_ring_tx {
@@ -29,9 +37,9 @@ struct pli_ring_tx {
     struct pli_shm_slot *slots;
     uint32_t nslots, mask;
     uint8_t *dirty;          /* one byte a slot: it may begin with payload */
-    struct pli_shm_slot *staged; /* first record of a batch, complete but for word0; NULL: none */
-    uint64_t staged_word0;
-    uint32_t staged_count;   /* records of the batch so far */
+    struct pli_shm_slot *pack; /* a slot that is shared and has space left: all is written but word0; NULL: none. pos is behind it */
+    uint64_t pack_word0, pack_w1;
+    uint32_t pack_max;       /* records that fit */
     uint32_t reserved;       /* slots of an open reservation, 0: none */
     const _Atomic uint64_t *peer_cursor;
     uint64_t base;           /* positions below were in an earlier ring */
@@ -77,50 +85,91 @@ struct pli_shm_slot *pli_ring_tx_room_slow(struct pli_ring_tx *tx, uint32_t k);
 /* Goes on in another, empty ring after a SWITCH record. False: no space for that record now. */
 bool pli_ring_tx_switch(struct pli_ring_tx *tx, void *slots, uint32_t nslots, uint8_t *dirty);
 
+/* Publishes the shared slot, if there is one. Release: pairs with the consumer's acquire load in pli_ring_rx_peek(). */
+static inline void pli_ring_tx_flush(struct pli_ring_tx *tx)
+{
+    if (tx->pack) {
+        atomic_store_explicit(&tx->pack->word0, tx->pack_word0, memory_order_release);
+        tx->pack = NULL;
+    }
+}
+
+/* Room for a record of k slots, NULL if there is none as of the limit. What shares a slot goes out before it. */
 static inline struct pli_shm_slot *pli_ring_tx_room(struct pli_ring_tx *tx, uint32_t k)
 {
     uint32_t idx = (uint32_t)tx->at->pos & tx->mask;
 
+    pli_ring_tx_flush(tx);
     if (__builtin_expect(tx->at->pos + k <= tx->at->limit && idx + k <= tx->nslots, 1))
         return &tx->slots[idx];
     return pli_ring_tx_room_slow(tx, k);
 }
 
-/* Publishes the first record of a batch, and with it all of them.
- * Release: pairs with the consumer's acquire load in pli_ring_rx_peek(). */
-static inline void pli_ring_tx_flush(struct pli_ring_tx *tx)
+/* Bytes from one record to the next in a shared slot. 64-bit, so that hostile lengths cannot wrap. */
+static inline uint64_t pli_ring_stride(uint32_t meta, uint64_t w1)
 {
-    if (tx->staged) {
-        atomic_store_explicit(&tx->staged->word0, tx->staged_word0, memory_order_release);
-        tx->staged = NULL;
-    }
+    uint64_t payload = pli_rec_payload(meta, w1);
+
+    return payload ? (payload + 7) & ~UINT64_C(7) : 8;
 }
 
-/* Publishes a record that is part of a batch: the first keeps its word0 back, so that the consumer waits on that one line
- * while the others are written, and then finds them all. */
-void pli_ring_tx_publish_batch(struct pli_ring_tx *tx, struct pli_shm_slot *slot, uint64_t word0, bool more);
+/* A small record (at most PLI_TR_SMALL bytes, no header part) with or after 'more'; room for one slot is known. Returns whether anything was
+ * published: the caller wakes the peer then. */
+bool pli_ring_tx_put_shared(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, bool more);
 
-/* Ends a record of k slots at slot (from room): invalidates the next header if it could be payload, then publishes. more: the
- * record may wait for others. */
-static inline void pli_ring_tx_publish(struct pli_ring_tx *tx, struct pli_shm_slot *slot, uint32_t k, uint32_t meta,
-                                       bool more)
+/* Before the record of k slots at index idx is published: invalidates the next header if it could be payload. Relaxed: ordered before word0
+ * by its release; the consumer looks there only after it saw word0. */
+static inline void pli_ring_tx_fence_off(struct pli_ring_tx *tx, uint32_t idx, uint32_t k)
 {
-    uint64_t word0 = (uint64_t)meta << 32 | (uint32_t)tx->at->pos;
-    uint32_t idx = (uint32_t)tx->at->pos & tx->mask;
     uint32_t next = (idx + k) & tx->mask;
 
     if (__builtin_expect(tx->dirty[next], 0)) {
-        /* relaxed: ordered before word0 below by its release; the consumer looks here only after it saw word0 */
         atomic_store_explicit(&tx->slots[next].word0, 0, memory_order_relaxed);
         tx->dirty[next] = 0;
     }
+}
+
+/* Ends a record of k slots at slot (from room), and publishes it. */
+static inline void pli_ring_tx_publish(struct pli_ring_tx *tx, struct pli_shm_slot *slot, uint32_t k, uint32_t meta)
+{
+    uint64_t word0 = (uint64_t)meta << 32 | (uint32_t)tx->at->pos;
+    uint32_t idx = (uint32_t)tx->at->pos & tx->mask;
+
+    pli_ring_tx_fence_off(tx, idx, k);
     if (__builtin_expect(k > 1, 0))
         memset(&tx->dirty[idx + 1], 1, k - 1);
     tx->at->pos += k;
-    if (__builtin_expect(more || tx->staged, 0))
-        pli_ring_tx_publish_batch(tx, slot, word0, more);
-    else /* pairs with the consumer's acquire in pli_ring_rx_peek() */
-        atomic_store_explicit(&slot->word0, word0, memory_order_release);
+    /* pairs with the consumer's acquire in pli_ring_rx_peek() */
+    atomic_store_explicit(&slot->word0, word0, memory_order_release);
+}
+
+/* The payload of a small record: the cookie, if it has one, and at most PLI_TR_SMALL bytes, without a call: two moves that overlap, of a
+ * size known at compile time. */
+static inline void pli_ring_fill_small(uint8_t *to, uint32_t meta, uint64_t cookie, const void *data, uint32_t n)
+{
+    const uint8_t *f = data;
+
+    if (meta & PLI_RF_COOKIE << 8) {
+        memcpy(to, &cookie, 8);
+        to += 8;
+    }
+    if (__builtin_expect(n == 8, 1)) {
+        memcpy(to, f, 8);
+    } else if (n >= 16) {
+        if (n > 32)
+            memcpy(to + 16, f + 16, 16);
+        memcpy(to, f, 16);
+        memcpy(to + n - 16, f + n - 16, 16);
+    } else if (n > 8) {
+        memcpy(to, f, 8);
+        memcpy(to + n - 8, f + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(to, f, 4);
+        memcpy(to + n - 4, f + n - 4, 4);
+    } else {
+        while (n--)
+            to[n] = f[n];
+    }
 }
 
 /* Takes ownership of the line after the next one, by a store that changes nothing: the record after the next will not have to wait for it.

@@ -57,28 +57,6 @@ static inline void wake_peer(struct pli_shm *s)
 
 /* ---- sending ---- */
 
-/* At most PLI_TR_SMALL bytes, without a call: two moves that overlap, of a size known at compile time. */
-static inline void copy_small(uint8_t *to, const void *from, uint32_t n)
-{
-    const uint8_t *f = from;
-
-    if (n >= 16) {
-        if (n > 32)
-            memcpy(to + 16, f + 16, 16);
-        memcpy(to, f, 16);
-        memcpy(to + n - 16, f + n - 16, 16);
-    } else if (n >= 8) {
-        memcpy(to, f, 8);
-        memcpy(to + n - 8, f + n - 8, 8);
-    } else if (n >= 4) {
-        memcpy(to, f, 4);
-        memcpy(to + n - 4, f + n - 4, 4);
-    } else {
-        while (n--)
-            to[n] = f[n];
-    }
-}
-
 static void set_want_space(struct pli_shm *s, bool on)
 {
     if (s->wants == on)
@@ -110,7 +88,7 @@ static __attribute__((noinline)) struct pli_shm_slot *room_refresh(struct pli_sh
     }
     if (++s->full_count >= GROW_AFTER)
         pli_shm_grow_start(s);
-    /* a held-back batch would never be read, and the space never come back */
+    /* what is held back would never be read, and the space never come back */
     pli_ring_tx_flush(&s->tx);
     wake_peer(s);
     s->starved = true;
@@ -173,7 +151,7 @@ static __attribute__((noinline)) int send_large(struct pli_shm *s, uint32_t meta
         memcpy(to, hdr, hdr_len);
     if (pli_w1_len(w1))
         memcpy(to + hdr_len, data, pli_w1_len(w1));
-    pli_ring_tx_publish(&s->tx, slot, k, meta, more);
+    pli_ring_tx_publish(&s->tx, slot, k, meta);
     if (!more)
         wake_peer(s);
     return 0;
@@ -186,10 +164,10 @@ static __attribute__((noinline, cold)) int wake_after_fence(struct pli_shm *s)
     return 0;
 }
 
-static __attribute__((noinline)) int publish_batch(struct pli_shm *s, struct pli_shm_slot *slot, uint64_t word0, unsigned more)
+static __attribute__((noinline)) int send_shared(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data,
+                                                 unsigned more)
 {
-    pli_ring_tx_publish_batch(&s->tx, slot, word0, more);
-    if (!more)
+    if (pli_ring_tx_put_shared(&s->tx, meta, w1, cookie, data, more != 0))
         wake_peer(s);
     return 0;
 }
@@ -200,30 +178,17 @@ int pli_shm_send_small(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t c
 {
     struct pli_shm *s = pli_shm_of(tr);
     uint64_t pos = tr->room.pos;
-    uint64_t word0 = (uint64_t)meta << 32 | (uint32_t)pos;
-    uint32_t next = ((uint32_t)pos + 1) & s->tx.mask;
     struct pli_shm_slot *slot = &s->tx.slots[(uint32_t)pos & s->tx.mask];
-    uint8_t *to = slot->payload;
-    uint32_t len = pli_w1_len(w1), epoch;
+    uint32_t epoch;
 
+    if (__builtin_expect(more || s->tx.pack, 0))
+        return send_shared(s, meta, w1, cookie, data, more);
     slot->word1 = w1;
-    if (meta & PLI_RF_COOKIE << 8) {
-        memcpy(to, &cookie, 8);
-        to += 8;
-    }
-    if (__builtin_expect(len == 8, 1))
-        memcpy(to, data, 8);
-    else
-        copy_small(to, data, len);
-    if (__builtin_expect(s->tx.dirty[next], 0)) { /* as in pli_ring_tx_publish() */
-        atomic_store_explicit(&s->tx.slots[next].word0, 0, memory_order_relaxed);
-        s->tx.dirty[next] = 0;
-    }
+    pli_ring_fill_small(slot->payload, meta, cookie, data, pli_w1_len(w1));
+    pli_ring_tx_fence_off(&s->tx, (uint32_t)pos & s->tx.mask, 1);
     tr->room.pos = pos + 1;
-    if (__builtin_expect(more || s->tx.staged, 0))
-        return publish_batch(s, slot, word0, more);
     /* release: pairs with the consumer's acquire in pli_ring_rx_peek() */
-    atomic_store_explicit(&slot->word0, word0, memory_order_release);
+    atomic_store_explicit(&slot->word0, (uint64_t)meta << 32 | (uint32_t)pos, memory_order_release);
     if (__builtin_expect(s->fence, 0))
         return wake_after_fence(s);
     /* the compiler keeps the order; the processor need not: the sleeper's barrier does (wake_peer()) */
@@ -291,7 +256,7 @@ static void shm_commit(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t c
     /* slots beyond what is used may have been written already: payload bytes may begin them */
     memset(&s->tx.dirty[((uint32_t)s->tr.room.pos & s->tx.mask) + 1], 1, s->tx.reserved - 1);
     reservation_over(s);
-    pli_ring_tx_publish(&s->tx, slot, pli_ring_slots_for(pli_rec_payload(meta, w1)), meta, more);
+    pli_ring_tx_publish(&s->tx, slot, pli_ring_slots_for(pli_rec_payload(meta, w1)), meta);
     if (!more)
         wake_peer(s);
 }
@@ -409,18 +374,61 @@ static inline void prefetch_burst(const struct pli_shm *s)
         __builtin_prefetch(&s->rx.slots[(at + (uint32_t)i) & s->rx.mask]);
 }
 
+/* Several records in one slot: -1 when the link has failed, else how many. */
+static __attribute__((noinline)) int deliver_shared(struct pli_shm *s, const struct pli_shm_slot *slot, uint32_t meta, uint64_t w1)
+{
+    uint32_t count = (meta >> PLI_RING_PACK_SHIFT & 7) + 1, i;
+    uint64_t stride = pli_ring_stride(meta, w1);
+    const struct pli_tr_up *up = s->tr.up;
+    const uint8_t *payload = slot->payload;
+
+    if (pli_meta_hdr_len(meta) || stride * count > PLI_SHM_SLOT - PLI_REC_HEAD)
+        return bad_record(s, "shm: the records of a shared slot run over its end");
+    meta &= ~PLI_RING_PACK_MASK;
+    for (i = 0; i < count; i++, payload += stride) {
+        if (__builtin_expect(up->rx(s->tr.owner, meta, w1, payload) < 0, 0))
+            return -1;
+    }
+    return (int)count;
+}
+
+/* The first record after a look that found none has been delivered. In a dialogue nothing is behind it: what was to wait for more has waited
+ * enough, and a look at the next line would take it from the writer. But every eighth time look all the same: there might be a backlog,
+ * which would be worked off one record a pass. */
+static inline bool dialogue(struct pli_shm *s)
+{
+    if (s->burst > 1)
+        return false;
+    if (s->tx.pack)
+        shm_flush(&s->tr);
+    return s->tr.alone && s->tr.room.pos != s->touched && ++s->short_looks % 8;
+}
+
+static void poll_over(struct pli_shm *s, int n, int visited, bool waited)
+{
+    s->last_n = n;
+    if (n)
+        s->burst = visited;
+    if (__builtin_expect(waited, 0))
+        learn_delay(s, n != 0);
+    if (n == 0 && s->rx.pos != s->rx.published && atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
+        publish_cursor(s);
+    if (__builtin_expect(s->tx.pack != NULL, 0)) /* the end of the poll: what was to wait for more goes now */
+        shm_flush(&s->tr);
+}
+
 static int shm_poll(struct pli_tr *tr, int budget)
 {
     struct pli_shm *s = pli_shm_of(tr);
     const struct pli_shm_slot *slot;
     uint64_t word0;
     bool waited = false;
-    int n = 0;
+    int n = 0, visited = 0, got;
 
     if (s->tr.room.pos != s->touched)
         waited = before_first_look(s);
     while (n < budget && (slot = pli_ring_rx_peek(&s->rx, &word0)) != NULL) {
-        if (n == 0)
+        if (visited++ == 0)
             prefetch_burst(s);
         else if (s->burst >= PREFETCH)
             __builtin_prefetch(&s->rx.slots[((uint32_t)s->rx.pos + PREFETCH) & s->rx.mask]);
@@ -444,22 +452,20 @@ static int shm_poll(struct pli_tr *tr, int budget)
             k = pli_ring_slots_for(payload);
         }
         s->rx.cur_slots = k;
-        n++;
-        if (__builtin_expect(tr->up->rx(tr->owner, meta, w1, slot->payload) < 0, 0))
-            return n;
+        if (__builtin_expect(meta & PLI_RING_PACK_MASK, 0))
+            got = deliver_shared(s, slot, meta, w1);
+        else
+            got = tr->up->rx(tr->owner, meta, w1, slot->payload) < 0 ? -1 : 1;
+        if (__builtin_expect(got < 0, 0))
+            return n + 1;
+        n += got;
         s->rx.pos += k;
         if (__builtin_expect(s->rx.pos - s->rx.published >= s->rx.nslots / 4, 0))
             give_back(s);
+        if (n == 1 && dialogue(s))
+            break;
     }
-    s->last_n = n;
-    if (n)
-        s->burst = n;
-    if (__builtin_expect(waited, 0))
-        learn_delay(s, n != 0);
-    if (n == 0 && s->rx.pos != s->rx.published && atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
-        publish_cursor(s);
-    if (__builtin_expect(s->tx.staged != NULL, 0)) /* the end of the poll: what was to wait for more goes now */
-        shm_flush(tr);
+    poll_over(s, n, visited, waited);
     if (__builtin_expect(s->starved | s->switch_due, 0)) {
         int r = poll_starved(s);
 

@@ -23,7 +23,8 @@ struct pli_shm {
     struct pli_shm_slot *reserved_slot;
     uint64_t touched;                /* tx.pos at the last look: has anything been sent since? */
     int last_n;                      /* records found by the last poll */
-    int burst;                       /* records found by the last poll that found any */
+    int burst;                       /* the same, a shared slot counted as one, by the last poll that found any */
+    uint32_t short_looks;            /* polls that ended after one record */
     uint32_t delay;                  /* ticks to wait before the first look after a send */
 
     struct pli_ring_rx rx __attribute__((aligned(64)));

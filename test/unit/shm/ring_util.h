@@ -20,6 +20,7 @@ struct ring {
     struct pli_shm_slot *slots, *big;
     uint8_t *dirty, *big_dirty;
     uint32_t big_slots;
+    uint32_t sub; /* which of the records in a shared slot comes next */
 };
 
 static inline void *slots_new(uint32_t n)
@@ -81,20 +82,43 @@ static inline void ring_fill(struct pli_shm_slot *slot, const void *data, uint32
     memcpy(to, data, len);
 }
 
-static inline void ring_publish(struct ring *r, struct pli_shm_slot *slot, uint32_t len, bool more)
+static inline void ring_publish(struct ring *r, struct pli_shm_slot *slot, uint32_t len)
 {
-    pli_ring_tx_publish(&r->tx, slot, pli_ring_slots_for(len), pli_rec_meta(PLI_REC_ONEWAY, 0, 0), more);
+    pli_ring_tx_publish(&r->tx, slot, pli_ring_slots_for(len), pli_rec_meta(PLI_REC_ONEWAY, 0, 0));
+}
+
+/* With or after 'more': the way of small records. */
+static inline bool ring_put_shared(struct ring *r, const void *data, uint32_t len, bool more)
+{
+    if (r->at.pos >= r->at.limit && (!pli_ring_tx_refresh(&r->tx) || r->at.pos >= r->at.limit))
+        return false;
+    pli_ring_tx_put_shared(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0), 0, data, more);
+    return true;
 }
 
 static inline bool ring_put(struct ring *r, const void *data, uint32_t len, bool more)
 {
-    struct pli_shm_slot *slot = ring_room(r, len);
+    struct pli_shm_slot *slot;
 
+    if (len <= PLI_TR_SMALL && (more || r->tx.pack))
+        return ring_put_shared(r, data, len, more);
+    slot = ring_room(r, len);
     if (!slot)
         return false;
     ring_fill(slot, data, len);
-    ring_publish(r, slot, len, more);
+    ring_publish(r, slot, len);
     return true;
+}
+
+/* Records that wait in an open slot. */
+static inline uint32_t ring_waiting(const struct ring *r)
+{
+    return r->tx.pack ? (uint32_t)(r->tx.pack_word0 >> (32 + PLI_RING_PACK_SHIFT) & 7) + 1 : 0;
+}
+
+static inline uint32_t ring_in_slot(const struct pli_shm_slot *slot)
+{
+    return (uint32_t)(slot->word0 >> (32 + PLI_RING_PACK_SHIFT) & 7) + 1;
 }
 
 /* The next record of a user, which stays the current one until ring_next(). -1: none. */
@@ -104,7 +128,7 @@ static inline int ring_peek(struct ring *r, const uint8_t **data)
     uint64_t word0;
 
     while ((slot = pli_ring_rx_peek(&r->rx, &word0)) != NULL) {
-        uint32_t type = pli_meta_type((uint32_t)(word0 >> 32)), len = pli_w1_len(slot->word1);
+        uint32_t meta = (uint32_t)(word0 >> 32), type = pli_meta_type(meta), len = pli_w1_len(slot->word1);
 
         if (type == PLI_SHM_PAD) {
             r->rx.pos += pli_ring_rx_contig(&r->rx);
@@ -115,8 +139,9 @@ static inline int ring_peek(struct ring *r, const uint8_t **data)
             r->rx.mask = r->big_slots - 1;
         } else {
             r->rx.cur_slots = pli_ring_slots_for(len);
-            *data = (const uint8_t *)slot + PLI_REC_HEAD;
-            if (type != PLI_REC_ONEWAY || len > RING_PAYLOAD_MAX || r->rx.cur_slots > pli_ring_rx_contig(&r->rx)) {
+            *data = (const uint8_t *)slot + PLI_REC_HEAD + r->sub * pli_ring_stride(meta, slot->word1);
+            if (type != PLI_REC_ONEWAY || len > RING_PAYLOAD_MAX || r->rx.cur_slots > pli_ring_rx_contig(&r->rx) ||
+                (ring_in_slot(slot) > 1 && ring_in_slot(slot) * pli_ring_stride(meta, slot->word1) > 48)) {
                 fprintf(stderr, "type %u, %u bytes at %llu: no record that was sent\n", type, len,
                         (unsigned long long)r->rx.pos);
                 abort();
@@ -129,6 +154,9 @@ static inline int ring_peek(struct ring *r, const uint8_t **data)
 
 static inline void ring_next(struct ring *r)
 {
+    if (++r->sub < ring_in_slot(&r->rx.slots[(uint32_t)r->rx.pos & r->rx.mask]))
+        return;
+    r->sub = 0;
     r->rx.pos += r->rx.cur_slots;
 }
 

@@ -89,7 +89,7 @@ Test(ring, half_published)
         cr_assert(ring_empty(&r));
         ring_fill(slot, buf, len);
         cr_assert(ring_empty(&r), "a record is seen before its word0");
-        ring_publish(&r, slot, len, false);
+        ring_publish(&r, slot, len);
         cr_assert(ring_get(&r, buf, len));
         cr_assert(ring_empty(&r));
         pli_ring_rx_publish(&r.rx);
@@ -200,13 +200,13 @@ Test(ring, pad_without_room_behind_it)
     cr_assert(ring_get(&r, buf, 200));
 }
 
-Test(ring, batch_waits_for_flush)
+Test(ring, shared_slot_waits_for_flush)
 {
     uint64_t v;
 
     ring_open(&r, 64, (UINT64_C(1) << 32) - 30);
     for (uint32_t lap = 0; lap < 50; lap++) {
-        uint64_t n = lap % (PLI_RING_BATCH - 1) + 1;
+        uint64_t n = lap % (PLI_RING_PACK_MAX - 1) + 1, before = r.at.pos;
 
         for (v = 0; v < n; v++) {
             cr_assert(ring_put(&r, &v, 8, true));
@@ -216,6 +216,7 @@ Test(ring, batch_waits_for_flush)
             put8(v);
         else
             pli_ring_tx_flush(&r.tx);
+        cr_assert_eq(r.at.pos, before + 1, "all in one slot");
         for (v = 0; v < n + lap % 2; v++)
             get8(v);
         cr_assert(ring_empty(&r));
@@ -225,25 +226,65 @@ Test(ring, batch_waits_for_flush)
     }
 }
 
-Test(ring, batch_has_an_end)
+Test(ring, shared_slot_goes_when_full)
 {
     ring_open(&r, 64, 0);
-    for (uint64_t v = 0; v < PLI_RING_BATCH; v++) {
+    for (uint32_t len = 0; len <= PLI_TR_SMALL; len++) {
+        uint64_t fit = len ? 48 / ((len + 7) / 8 * 8) : 6;
+
+        for (uint64_t i = 0; i < fit; i++) {
+            cr_assert(ring_empty(&r));
+            make_payload(buf, len, i, 0);
+            cr_assert(ring_put(&r, buf, len, true));
+        }
+        cr_assert_null(r.tx.pack, "%u bytes: full with %u", len, (unsigned)fit);
+        for (uint64_t i = 0; i < fit; i++) {
+            make_payload(buf, len, i, 0);
+            cr_assert(ring_get(&r, buf, len), "%u bytes, record %u", len, (unsigned)i);
+        }
         cr_assert(ring_empty(&r));
-        cr_assert(ring_put(&r, &v, 8, true));
+        pli_ring_rx_publish(&r.rx);
     }
-    for (uint64_t v = 0; v < PLI_RING_BATCH; v++)
-        get8(v);
 }
 
-Test(ring, batch_across_the_end)
+/* What is of another kind, length or channel goes behind it, in a slot of its own; the newest credit counts for all. */
+Test(ring, shared_slot_is_for_one_kind)
+{
+    static const struct { uint32_t type, len, chan; } other[] = {
+        { PLI_REC_CREDIT, 8, 1 }, { PLI_REC_ONEWAY, 7, 1 }, { PLI_REC_ONEWAY, 8, 2 },
+    };
+    uint32_t oneway = pli_rec_meta(PLI_REC_ONEWAY, 0, 0);
+    const struct pli_shm_slot *slot;
+    uint64_t v = 1, word0;
+
+    for (unsigned i = 0; i < 3; i++) {
+        ring_open(&r, 64, 0);
+        cr_assert_not(pli_ring_tx_put_shared(&r.tx, oneway, pli_rec_w1(8, 1, 5), 0, &v, true));
+        cr_assert_not(pli_ring_tx_put_shared(&r.tx, oneway, pli_rec_w1(8, 1, 6), 0, &v, true));
+        cr_assert(pli_ring_tx_put_shared(&r.tx, pli_rec_meta(other[i].type, 0, 0),
+                                         pli_rec_w1(other[i].len, other[i].chan, 0), 0, &v, true));
+        slot = pli_ring_rx_peek(&r.rx, &word0);
+        cr_assert_not_null(slot);
+        cr_assert_eq(ring_in_slot(slot), 2);
+        cr_assert_eq(pli_w1_credit(slot->word1), 6);
+        r.rx.pos++;
+        cr_assert_null(pli_ring_rx_peek(&r.rx, &word0), "the second one waits");
+        pli_ring_tx_flush(&r.tx);
+        slot = pli_ring_rx_peek(&r.rx, &word0);
+        cr_assert_not_null(slot);
+        cr_assert_eq(pli_meta_type((uint32_t)(word0 >> 32)), other[i].type);
+        cr_assert_eq(slot->word1, pli_rec_w1(other[i].len, other[i].chan, 0));
+        ring_close(&r);
+    }
+}
+
+Test(ring, shared_slot_across_the_end)
 {
     ring_open(&r, 16, 13);
     make_payload(buf, 200, 9, 0);
     cr_assert(ring_put(&r, buf, 8, true));
-    cr_assert(ring_put(&r, buf, 200, true)); /* with a pad before it */
     cr_assert(ring_empty(&r));
-    pli_ring_tx_flush(&r.tx);
+    cr_assert(ring_put(&r, buf, 200, true)); /* with a pad before it; takes the other with it */
     cr_assert(ring_get(&r, buf, 8));
     cr_assert(ring_get(&r, buf, 200));
     cr_assert(ring_empty(&r));

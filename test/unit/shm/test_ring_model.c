@@ -204,10 +204,7 @@ static void model_put(struct pli_rand *rnd, uint32_t max)
         return;
     }
     q.len[q.put++ % QUEUE] = len;
-    if (!r.tx.staged)
-        q.flushed = q.put;
-    else if (r.tx.staged_count == 1)
-        q.flushed = q.put - 1;
+    q.flushed = q.put - ring_waiting(&r);
 }
 
 static void check_payload(const uint8_t *data, uint64_t seq)

@@ -440,7 +440,7 @@ static void ended(struct plait_conn *c, enum pli_conn_state old, int code, const
     if (old != PLI_CONN_OPENING)
         c->ctx->st.conns--;
     c->ctx->st.msgs_sent += c->tx_seq + c->replies;
-    c->ctx->st.msgs_received += c->received;
+    c->ctx->st.msgs_received += pli_conn_received(c);
     detach(c, zombie);
     if (forked) {
         atomic_store(&c->public_state, PLI_CONN_PUBLIC_CLOSED);
@@ -557,6 +557,6 @@ int plait_conn_get_info(struct plait_conn *c, struct plait_conn_info *info)
     info->queued = c->ntxq;
     info->max_msg = c->peer_max_msg;
     info->sent = c->tx_seq + c->replies;
-    info->received = c->received;
+    info->received = pli_conn_received(c);
     return 0;
 }

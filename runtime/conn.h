@@ -100,8 +100,8 @@ struct plait_conn {
     uint64_t tx_released; /* messages released by the peer */
     void (*on_message)(struct plait_conn *conn, struct plait_msg *msg, void *arg); /* never NULL */
     void *arg;
-    uint64_t received;
-    uint32_t rx_seen;     /* messages that came and take space in the window */
+    uint64_t rx_seen;     /* messages that came and take space in the window */
+    uint64_t rx_replies;
     uint32_t window;      /* of the peer's messages */
     uint32_t credit_step; /* tell at the latest after this many */
     uint32_t rx_owed;     /* requests not yet replied to, receipts not yet given */
@@ -272,6 +272,18 @@ static inline void pli_conn_flush_later(struct plait_conn *c)
         c->link->flush_due = true;
         pli_ctx_defer(c->ctx, &c->link->flush);
     }
+}
+
+/* Messages delivered so far. */
+static inline uint64_t pli_conn_received(const struct plait_conn *c)
+{
+    return c->rx_seen + c->rx_replies;
+}
+
+/* Messages that have come since the count `released` or `credited`. */
+static inline uint32_t pli_conn_seen_since(const struct plait_conn *c, uint32_t count)
+{
+    return (uint32_t)c->rx_seen - count;
 }
 
 /* send.c: everything that the short paths of fast.c leave */

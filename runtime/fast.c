@@ -33,14 +33,40 @@ static inline uint64_t next_w1(struct plait_conn *c, size_t len)
     return (uint64_t)len | c->w1_chan | (uint64_t)released << 48;
 }
 
+/* MORE: flush at the end of the pass, unless that is to happen anyway. */
+static inline bool flush_unknown(const struct plait_conn *c, unsigned flags)
+{
+    return flags && !c->link->flush_due;
+}
+
+/* Apart, so that the short path needs no stack: it stores nothing that it need not. */
+static __attribute__((noinline, cold)) int send_more(struct plait_conn *c, const void *data, size_t len, unsigned flags)
+{
+    pli_conn_flush_later(c);
+    return plait_send(c, data, len, flags);
+}
+
+static __attribute__((noinline, cold)) int request_more(struct plait_conn *c, const void *data, size_t len, unsigned flags,
+                                                        plait_reply_fn fn, void *arg)
+{
+    pli_conn_flush_later(c);
+    return plait_request(c, data, len, flags, fn, arg);
+}
+
+static __attribute__((noinline, cold)) int reply_more(struct plait_msg *req, const void *data, size_t len, unsigned flags)
+{
+    pli_conn_flush_later(req->conn);
+    return plait_reply(req, data, len, flags);
+}
+
 int plait_send(struct plait_conn *c, const void *data, size_t len, unsigned flags)
 {
     struct pli_tr *tr = c->tr;
 
     if (unlikely(c->tx_seq == c->tx_limit || !short_way(c, tr, len, flags)))
         return pli_send_slow(c, data, len, flags);
-    if (flags)
-        pli_conn_flush_later(c);
+    if (unlikely(flush_unknown(c, flags)))
+        return send_more(c, data, len, flags);
     c->tx_seq++;
     return tr->send_small(tr, META_ONEWAY, next_w1(c, len), 0, data, flags);
 }
@@ -52,8 +78,8 @@ int plait_request(struct plait_conn *c, const void *data, size_t len, unsigned f
 
     if (unlikely(c->tx_seq == c->tx_limit || !short_way(c, tr, len, flags) || !fn || c->req_free == PLI_REQ_NONE))
         return pli_request_slow(c, data, len, flags, fn, arg);
-    if (flags)
-        pli_conn_flush_later(c);
+    if (unlikely(flush_unknown(c, flags)))
+        return request_more(c, data, len, flags, fn, arg);
     r = &c->reqs[c->req_free];
     c->req_free = r->next_free;
     r->kind = PLI_REQ_REPLY;
@@ -72,8 +98,8 @@ int plait_reply(struct plait_msg *req, const void *data, size_t len, unsigned fl
 
     if (unlikely(req->kind != PLAIT_REQUEST || m->flags & PLI_MSG_REPLIED || !c->tx_ready || !short_way(c, tr, len, flags)))
         return pli_reply_slow(req, data, len, flags);
-    if (flags)
-        pli_conn_flush_later(c);
+    if (unlikely(flush_unknown(c, flags)))
+        return reply_more(req, data, len, flags);
     m->flags |= PLI_MSG_REPLIED | PLI_MSG_COUNTED;
     c->rx_released++; /* the credit of the request travels with its reply */
     c->rx_owed--;
@@ -107,44 +133,47 @@ static inline void fill(struct pli_msg *m, struct plait_conn *c, const void *dat
     m->buf = NULL;
 }
 
-static inline int rx_oneway(struct pli_link *link, struct plait_conn *c, uint64_t w1, const void *payload)
+/* The three kinds are functions of their own, which need little on the stack: while the line of the record is on its way, the processor
+ * works ahead on all that follows, but nothing that follows is stored before the line has come, and stores go out one by one. */
+static __attribute__((noinline)) int rx_oneway(struct plait_conn *c, uint64_t w1, const void *payload)
 {
     struct pli_msg m;
 
+    if (unlikely(rx_credit(c, w1) < 0))
+        return c->held_link->stop;
     fill(&m, c, payload, pli_w1_len(w1), PLAIT_ONEWAY);
     m.flags = 0;
     m.cookie = 0;
     c->rx_seen++;
-    c->received++;
     c->on_message(c, &m.pub, c->arg);
     if (unlikely(m.flags)) {
         pli_conn_delivered(c, &m);
     } else if (unlikely(++c->rx_released - c->rx_credited >= c->credit_step ||
-                        c->rx_seen - c->rx_credited >= c->window)) { /* others are held: the peer sees a full window */
+                        pli_conn_seen_since(c, c->rx_credited) >= c->window)) { /* others are held: the peer sees a full window */
         pli_conn_credit_due(c);
     }
-    return link->stop;
+    return c->held_link->stop;
 }
 
-static inline int rx_request(struct pli_link *link, struct plait_conn *c, uint64_t w1, const void *payload)
+static __attribute__((noinline)) int rx_request(struct plait_conn *c, uint64_t w1, const void *payload)
 {
     struct pli_msg m;
 
+    if (unlikely(rx_credit(c, w1) < 0))
+        return c->held_link->stop;
     /* read once: the peer could change it */
     m.cookie = (uint32_t) * (const volatile uint64_t *)payload;
     fill(&m, c, (const char *)payload + 8, pli_w1_len(w1), PLAIT_REQUEST);
     m.flags = 0;
     c->rx_seen++;
     c->rx_owed++;
-    c->received++;
     c->on_message(c, &m.pub, c->arg);
     if (unlikely(m.flags != (PLI_MSG_REPLIED | PLI_MSG_COUNTED)))
         pli_conn_delivered(c, &m);
-    return link->stop;
+    return c->held_link->stop;
 }
 
-/* 1: not for the short path. */
-static inline int rx_reply(struct pli_link *link, struct plait_conn *c, uint64_t w1, const void *payload)
+static __attribute__((noinline)) int rx_reply(struct plait_conn *c, uint64_t w1, const void *payload)
 {
     uint64_t cookie = *(const volatile uint64_t *)payload;
     uint32_t index = (uint32_t)cookie & 0xffffu;
@@ -153,8 +182,10 @@ static inline int rx_reply(struct pli_link *link, struct plait_conn *c, uint64_t
     plait_reply_fn fn;
     void *arg;
 
+    if (unlikely(rx_credit(c, w1) < 0))
+        return c->held_link->stop;
     if (unlikely(index >= c->nreqs || r->cookie != (uint32_t)cookie || r->kind != PLI_REQ_REPLY || r->timer || cookie >> 32 || !c->tx_ready))
-        return 1;
+        return pli_link_rx_slow(c->held_link, META_REPLY, w1, payload);
     fn = r->on_reply;
     arg = r->arg;
     r->kind = PLI_REQ_FREE;
@@ -162,43 +193,47 @@ static inline int rx_reply(struct pli_link *link, struct plait_conn *c, uint64_t
     r->next_free = c->req_free;
     c->req_free = (uint16_t)index;
     c->npending--;
-    c->received++;
+    c->rx_replies++;
     fill(&m, c, (const char *)payload + 8, pli_w1_len(w1), PLAIT_REPLY);
     m.flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
     m.cookie = 0;
     fn(&m.pub, 0, arg);
-    return link->stop;
+    return c->held_link->stop;
+}
+
+static __attribute__((noinline)) struct plait_conn *other_conn(struct pli_link *link, uint32_t chan)
+{
+    struct plait_conn *c = chan < link->nchans ? link->chans[chan] : NULL;
+
+    if (c)
+        link->recent = c;
+    return c ? c : &pli_conn_zombie;
+}
+
+/* Mostly the connection of the record before. The processor guesses the branch and goes on with `recent`, while the line with the channel
+ * number is still on its way from the other core; an address made from that number would wait for it, and everything after it, too. */
+static inline struct plait_conn *conn_of(struct pli_link *link, uint32_t chan)
+{
+    struct plait_conn *c = link->recent;
+
+    return likely(c->chan == chan) ? c : other_conn(link, chan);
 }
 
 int pli_link_rx(void *owner, uint32_t meta, uint64_t w1, const void *payload)
 {
     struct pli_link *link = owner;
-    uint32_t chan = pli_w1_chan(w1);
-    struct plait_conn *c;
-    int rc;
+    struct plait_conn *c = conn_of(link, pli_w1_chan(w1));
 
-    if (unlikely(chan >= link->nchans))
-        return pli_link_rx_slow(link, meta, w1, payload);
-    c = link->chans[chan];
     /* rx_fast: open, and nothing long is half received; a small message is never over max_msg or empty of data pointer */
-    if (unlikely(!c || !c->rx_fast || pli_w1_len(w1) - 1 >= PLI_TR_SMALL))
+    if (unlikely(!c->rx_fast || pli_w1_len(w1) - 1 >= PLI_TR_SMALL))
         return pli_link_rx_slow(link, meta, w1, payload);
-    if (unlikely(meta != META_REPLY && c->rx_seen - c->rx_released >= c->window))
+    if (meta == META_REPLY)
+        return rx_reply(c, w1, payload);
+    if (unlikely(pli_conn_seen_since(c, c->rx_released) >= c->window))
         return pli_link_rx_slow(link, meta, w1, payload);
-    if (likely(meta == META_ONEWAY)) {
-        rc = rx_credit(c, w1);
-        return unlikely(rc < 0) ? rc : rx_oneway(link, c, w1, payload);
-    }
-    if (likely(meta == META_REQUEST)) {
-        rc = rx_credit(c, w1);
-        return unlikely(rc < 0) ? rc : rx_request(link, c, w1, payload);
-    }
-    if (likely(meta == META_REPLY)) {
-        rc = rx_credit(c, w1);
-        if (likely(rc == 0))
-            rc = rx_reply(link, c, w1, payload);
-        if (likely(rc <= 0))
-            return rc;
-    }
+    if (likely(meta == META_ONEWAY))
+        return rx_oneway(c, w1, payload);
+    if (likely(meta == META_REQUEST))
+        return rx_request(c, w1, payload);
     return pli_link_rx_slow(link, meta, w1, payload);
 }

@@ -242,7 +242,7 @@ void pli_links_count(const struct plait_ctx *ctx, uint64_t *sent, uint64_t *rece
             if (!c || c == &pli_conn_zombie)
                 continue;
             *sent += c->tx_seq + c->replies;
-            *received += c->received;
+            *received += pli_conn_received(c);
         }
     }
 }
@@ -255,6 +255,7 @@ static struct pli_link *link_new(struct plait_ctx *ctx)
         return NULL;
     link->ctx = ctx;
     link->state = PLI_LINK_MEETING;
+    link->recent = &pli_conn_zombie;
     pli_list_init(&link->waits);
     pli_list_init(&link->sessions);
     pli_list_init(&link->queued);

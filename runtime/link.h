@@ -47,6 +47,7 @@ struct pli_ctl_rec {
 struct pli_link {
     /* hot: looked at for each record */
     struct pli_tr *tr;
+    struct plait_conn *recent;    /* the last record was for it; &pli_conn_zombie: none */
     struct plait_conn **chans;    /* by channel number: a connection, &pli_conn_zombie, or NULL */
     uint32_t nchans;
     int stop;                     /* negative after a breach, and in the child of a fork: poll goes no further */

@@ -7,7 +7,7 @@
 #include "runtime/conn.h"
 #include "util/err.h"
 
-struct plait_conn pli_conn_zombie = { .state = PLI_CONN_CLOSED };
+struct plait_conn pli_conn_zombie = { .state = PLI_CONN_CLOSED, .chan = PLI_CHAN_LINK };
 
 int pli_link_breach(struct pli_link *link, const char *fmt, ...)
 {
@@ -64,6 +64,8 @@ int pli_link_chan_alloc(struct pli_link *link, struct plait_conn *conn, uint16_t
 
 void pli_link_chan_free(struct pli_link *link, uint16_t chan, bool zombie)
 {
+    if (link->recent == link->chans[chan])
+        link->recent = &pli_conn_zombie;
     link->chans[chan] = zombie ? &pli_conn_zombie : NULL;
 }
 

@@ -41,14 +41,14 @@ static inline int take_credit(struct plait_conn *c, uint64_t w1)
 static inline void release_credit(struct plait_conn *c)
 {
     c->rx_released++;
-    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step || c->rx_seen - c->rx_credited >= c->window, 0))
+    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window, 0))
         pli_conn_credit_now(c);
 }
 
 /* While messages are held the peer may see a full window long before credit_step is reached. */
 static void credit_if_peer_waits(struct plait_conn *c)
 {
-    if (c->rx_seen - c->rx_credited >= c->window && c->rx_released != c->rx_credited && c->state != PLI_CONN_CLOSED)
+    if (pli_conn_seen_since(c, c->rx_credited) >= c->window && c->rx_released != c->rx_credited && c->state != PLI_CONN_CLOSED)
         pli_conn_credit_now(c);
 }
 
@@ -103,7 +103,6 @@ void pli_conn_credit_due(struct plait_conn *c)
 /* Calls the user. m lies on the caller's stack; if it was held, a copy lives on and m must not be finished. */
 static void deliver(struct plait_conn *c, struct pli_msg *m)
 {
-    c->received++;
     c->on_message(c, &m->pub, c->arg);
     pli_conn_delivered(c, m);
 }
@@ -125,7 +124,8 @@ static inline int incoming(struct plait_conn *c, uint32_t meta, uint64_t cookie,
     struct pli_msg m;
     bool is_request = pli_meta_type(meta) == PLI_REC_REQUEST;
 
-    if (__builtin_expect(++c->rx_seen - c->rx_released > c->window, 0)) {
+    c->rx_seen++;
+    if (__builtin_expect(pli_conn_seen_since(c, c->rx_released) > c->window, 0)) {
         free(buf);
         return pli_conn_breach(c, "more messages than the window allows");
     }
@@ -164,7 +164,7 @@ static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, 
     m.cookie = 0;
     m.pub.kind = PLAIT_REPLY;
     m.flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
-    c->received++;
+    c->rx_replies++;
     if (__builtin_expect(fn != NULL, 1))
         fn(status ? NULL : &m.pub, status, arg);
     if (__builtin_expect(m.buf && !(m.flags & PLI_MSG_HELD), 0))

@@ -37,7 +37,7 @@ int pli_shm_create(struct pli_tr **tr, const struct pli_tr_env *env, const struc
     memset(s, 0, sizeof *s);
     s->tr.ops = &pli_shm_ops;
     s->tr.send_small = pli_shm_send_small;
-    s->delay = 100;
+    s->turn.wait = PLI_TURN_START;
     s->tr.up = up;
     s->tr.owner = owner;
     s->tr.hot_index = -1;

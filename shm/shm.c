@@ -4,25 +4,13 @@
 
 #include <poll.h>
 #include <unistd.h>
+#include "shm/turn.h"
 #include "util/err.h"
 
 #define MAX_RECORD 8192u /* bytes of one record at most: longer messages go in parts, whose two copies overlap */
 #define GROW_AFTER 16u   /* full rings before a larger one is made */
+#define FULL_LOOK 16     /* polls that may end after one record, in a row */
 #define PREFETCH 16      /* slots ahead, while a stream is read */
-#define DELAY_MAX 800u   /* ticks of the time stamp counter */
-
-/* About so many ticks of the processor's own counter; without one, not at all. */
-static inline void wait_ticks(uint32_t ticks)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    uint64_t start = __builtin_ia32_rdtsc();
-
-    while (__builtin_ia32_rdtsc() - start < ticks)
-        ;
-#else
-    (void)ticks;
-#endif
-}
 
 /* ---- waking the peer ---- */
 
@@ -342,26 +330,14 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
     return 1;
 }
 
-/* Something has been sent since the last look. Own a line ahead for the next message. And if this is a dialogue, the answer takes its
- * time: a look before it is written would take the line away from the writer, who would have to fetch it back (as long as a message
- * takes). So wait for about as long as the fastest answer takes, and learn how long that is: a little less after each look that found
- * it, more after one that came too early. Only if nobody else is polled by this context. Returns whether it has waited. */
-static bool before_first_look(struct pli_shm *s)
+/* Something has been sent since the last look. Own a line ahead for the next message. And if this is a dialogue and nobody else is polled
+ * by this context, wait for the answer here, and well (turn.h). */
+static __attribute__((noinline)) void before_first_look(struct pli_shm *s)
 {
     s->touched = s->tr.room.pos;
     pli_ring_tx_touch(&s->tx);
-    if (s->last_n != 1 || !s->tr.alone)
-        return false;
-    wait_ticks(s->delay);
-    return true;
-}
-
-static void learn_delay(struct pli_shm *s, bool found)
-{
-    if (found)
-        s->delay -= s->delay / 32;
-    else if (s->delay < DELAY_MAX)
-        s->delay += s->delay / 16 + 4;
+    if (s->last_n == 1 && s->tr.alone)
+        pli_turn_wait(&s->turn, &s->rx);
 }
 
 /* The first record after a look that found none. As many as last time may be there: fetch their lines together instead of one
@@ -393,24 +369,22 @@ static __attribute__((noinline)) int deliver_shared(struct pli_shm *s, const str
 }
 
 /* The first record after a look that found none has been delivered. In a dialogue nothing is behind it: what was to wait for more has waited
- * enough, and a look at the next line would take it from the writer. But every eighth time look all the same: there might be a backlog,
- * which would be worked off one record a pass. */
+ * enough, and a look at the next line would take it from the writer. But now and then look all the same: there might be a backlog, which would
+ * be worked off one record a pass. */
 static inline bool dialogue(struct pli_shm *s)
 {
     if (s->burst > 1)
         return false;
     if (s->tx.pack)
         shm_flush(&s->tr);
-    return s->tr.alone && s->tr.room.pos != s->touched && ++s->short_looks % 8;
+    return s->tr.alone && s->tr.room.pos != s->touched && ++s->short_looks % FULL_LOOK;
 }
 
-static void poll_over(struct pli_shm *s, int n, int visited, bool waited)
+static void poll_over(struct pli_shm *s, int n, int visited)
 {
     s->last_n = n;
     if (n)
         s->burst = visited;
-    if (__builtin_expect(waited, 0))
-        learn_delay(s, n != 0);
     if (n == 0 && s->rx.pos != s->rx.published && atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
         publish_cursor(s);
     if (__builtin_expect(s->tx.pack != NULL, 0)) /* the end of the poll: what was to wait for more goes now */
@@ -422,11 +396,10 @@ static int shm_poll(struct pli_tr *tr, int budget)
     struct pli_shm *s = pli_shm_of(tr);
     const struct pli_shm_slot *slot;
     uint64_t word0;
-    bool waited = false;
     int n = 0, visited = 0, got;
 
     if (s->tr.room.pos != s->touched)
-        waited = before_first_look(s);
+        before_first_look(s);
     while (n < budget && (slot = pli_ring_rx_peek(&s->rx, &word0)) != NULL) {
         if (visited++ == 0)
             prefetch_burst(s);
@@ -465,7 +438,7 @@ static int shm_poll(struct pli_tr *tr, int budget)
         if (n == 1 && dialogue(s))
             break;
     }
-    poll_over(s, n, visited, waited);
+    poll_over(s, n, visited);
     if (__builtin_expect(s->starved | s->switch_due, 0)) {
         int r = poll_starved(s);
 

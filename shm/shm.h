@@ -6,6 +6,7 @@
 #include "runtime/transport.h"
 #include "shm/ring.h"
 #include "shm/segment.h"
+#include "shm/turn.h"
 
 struct pli_shm {
     struct pli_tr tr;
@@ -25,7 +26,7 @@ struct pli_shm {
     int last_n;                      /* records found by the last poll */
     int burst;                       /* the same, a shared slot counted as one, by the last poll that found any */
     uint32_t short_looks;            /* polls that ended after one record */
-    uint32_t delay;                  /* ticks to wait before the first look after a send */
+    struct pli_turn turn;            /* waiting for the answer in a dialogue */
 
     struct pli_ring_rx rx __attribute__((aligned(64)));
     struct pli_shm_ctl *own;         /* in our segment */

@@ -94,19 +94,24 @@ static void on_session(struct plait_session *s, const struct plait_session_reque
 
 /* ---- echo ---- */
 
-/* 0, or the code of the failure; PLAIT_E_AGAIN only for one-way messages: replies are always accepted. */
-static int send_back(struct plait_msg *msg)
+static __attribute__((noinline)) int send_back_with_header(struct plait_msg *msg)
 {
     struct plait_out out = PLAIT_OUT_INIT;
 
-    if (msg->hdr_len == 0)
-        return msg->kind == PLAIT_REQUEST ? plait_reply(msg, msg->data, msg->len, 0)
-                                          : plait_send(msg->conn, msg->data, msg->len, 0);
     out.hdr = msg->hdr;
     out.hdr_len = msg->hdr_len;
     out.data = msg->data;
     out.len = msg->len;
     return msg->kind == PLAIT_REQUEST ? plait_replyx(msg, &out) : plait_sendx(msg->conn, &out);
+}
+
+/* 0, or the code of the failure; PLAIT_E_AGAIN only for one-way messages: replies are always accepted. */
+static inline int send_back(struct plait_msg *msg)
+{
+    if (__builtin_expect(msg->hdr_len != 0, 0))
+        return send_back_with_header(msg);
+    return msg->kind == PLAIT_REQUEST ? plait_reply(msg, msg->data, msg->len, 0)
+                                      : plait_send(msg->conn, msg->data, msg->len, 0);
 }
 
 static int hold_for_later(struct client *c, struct plait_msg *msg)
@@ -131,19 +136,26 @@ static int hold_for_later(struct client *c, struct plait_msg *msg)
     return 0;
 }
 
-void service_echo(struct client *c, struct plait_msg *msg)
+static __attribute__((noinline)) void not_sent_back(struct client *c, struct plait_msg *msg, int rc)
 {
     struct plait_conn *conn = msg->conn;
-    int rc = PLAIT_E_AGAIN;
 
-    if (c->nheld == 0 || msg->kind == PLAIT_REQUEST)
-        rc = send_back(msg);
     if (rc == PLAIT_E_AGAIN && hold_for_later(c, msg) == 0)
         return;
     if (rc < 0 && rc != PLAIT_E_CLOSED) {
         cli_plait_error("a message cannot be sent back, its connection is ended");
         plait_conn_abort(conn);
     }
+}
+
+void service_echo(struct client *c, struct plait_msg *msg)
+{
+    int rc = PLAIT_E_AGAIN;
+
+    if (__builtin_expect(c->nheld == 0 || msg->kind == PLAIT_REQUEST, 1))
+        rc = send_back(msg);
+    if (__builtin_expect(rc < 0, 0))
+        not_sent_back(c, msg, rc);
 }
 
 /* Held messages of all connections of the session go in one order; the first that finds no space stops. */

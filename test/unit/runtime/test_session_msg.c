@@ -213,7 +213,7 @@ Test(session_msg, both_directions_at_once)
     for (unsigned i = 0; i < N; i++) {
         o[i].total = &total;
         FAILS(plait_request(cli.conn[0], &i, sizeof i, 0, on_reply, &o[i]), 0);
-        if (i % 16 == 15)
+        while (i % 16 == 15 && total + 32 < i) /* in a dialogue one message at a time is taken */
             poll_all(w);
     }
     WAIT(w, total, N);

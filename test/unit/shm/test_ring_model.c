@@ -282,8 +282,9 @@ static void model_run(uint32_t nslots, uint64_t start, uint64_t seed, int steps)
     give_big(nslots * 2);
     for (int i = 0; i < steps; i++) {
         model_step(&rnd, max);
-        if (i >= steps / 2 && r.tx.slots == r.slots && pli_ring_tx_switch(&r.tx, r.big, nslots * 2, r.big_dirty))
-            q.flushed = q.put;
+        if (i >= steps / 2 && r.tx.slots == r.slots)
+            pli_ring_tx_switch(&r.tx, r.big, nslots * 2, r.big_dirty);
+        q.flushed = q.put - ring_waiting(&r);
     }
     pli_ring_tx_flush(&r.tx);
     q.flushed = q.put;

@@ -29,7 +29,8 @@ static inline uint64_t next_w1(struct plait_conn *c, size_t len)
 {
     uint32_t released = c->rx_released;
 
-    c->rx_credited = released;
+    if (c->rx_credited != released) /* a store the less */
+        c->rx_credited = released;
     return (uint64_t)len | c->w1_chan | (uint64_t)released << 48;
 }
 
@@ -236,4 +237,51 @@ int pli_link_rx(void *owner, uint32_t meta, uint64_t w1, const void *payload)
     if (likely(meta == META_REQUEST))
         return rx_request(c, w1, payload);
     return pli_link_rx_slow(link, meta, w1, payload);
+}
+
+/* Several at once: what they share is looked at once. */
+static int rx_oneways(struct plait_conn *c, const uint8_t *payload, uint64_t w1, uint32_t stride, uint32_t count)
+{
+    uint32_t i;
+
+    for (i = 0; i < count; i++, payload += stride) {
+        struct pli_msg m;
+
+        fill(&m, c, payload, pli_w1_len(w1), PLAIT_ONEWAY);
+        m.flags = 0;
+        m.cookie = 0;
+        c->rx_seen++;
+        c->on_message(c, &m.pub, c->arg);
+        if (unlikely(m.flags))
+            pli_conn_delivered(c, &m);
+        else
+            c->rx_released++;
+        if (unlikely(!c->rx_fast || c->held_link->stop < 0))
+            return (int)i + 1;
+    }
+    if (unlikely(c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window))
+        pli_conn_credit_due(c);
+    return (int)count;
+}
+
+int pli_link_rx_many(void *owner, uint32_t meta, uint64_t w1, const void *payload, uint32_t stride, uint32_t count)
+{
+    struct pli_link *link = owner;
+    struct plait_conn *c = conn_of(link, pli_w1_chan(w1));
+    const uint8_t *p = payload;
+    uint32_t i = 0;
+    int rc;
+
+    if (likely(meta == META_ONEWAY && c->rx_fast && pli_w1_len(w1) - 1 < PLI_TR_SMALL &&
+               pli_conn_seen_since(c, c->rx_released) + count <= c->window)) {
+        if (unlikely(rx_credit(c, w1) < 0))
+            return link->stop;
+        i = (uint32_t)rx_oneways(c, p, w1, stride, count);
+    }
+    for (; i < count && likely(link->stop >= 0); i++) {
+        rc = pli_link_rx(link, meta, w1, p + i * stride);
+        if (unlikely(rc < 0))
+            return rc;
+    }
+    return link->stop;
 }

@@ -118,6 +118,7 @@ extern const struct pli_tr_up pli_link_up_calls;
 
 /* fast.c: the rx upcall. */
 int pli_link_rx(void *owner, uint32_t meta, uint64_t w1, const void *payload);
+int pli_link_rx_many(void *owner, uint32_t meta, uint64_t w1, const void *payload, uint32_t stride, uint32_t count);
 int pli_link_rx_slow(struct pli_link *link, uint32_t meta, uint64_t w1, const void *payload);
 
 /* The child of a fork: the links' mappings are gone, nothing may be sent or read. Called by the fork handler, so it takes no lock and calls

@@ -248,6 +248,7 @@ static void link_failed(void *owner, int code, const char *text)
 
 const struct pli_tr_up pli_link_up_calls = {
     .rx = pli_link_rx,
+    .rx_many = pli_link_rx_many,
     .writable = link_writable,
     .send_control = link_send_control,
     .failed = link_failed,

@@ -25,6 +25,9 @@ struct pli_tr_up {
      * (longer with hold). Lengths have been checked against what the transport really has; type, flags, channel, credit
      * have not. Returns 0, or a negative code: the link has failed, poll stops at once. */
     int (*rx)(void *owner, uint32_t meta, uint64_t w1, const void *payload);
+    /* count records that differ only in their payloads, which lie stride bytes (a multiple of 8) apart: as rx for one after the
+     * other. NULL: rx is called for each. */
+    int (*rx_many)(void *owner, uint32_t meta, uint64_t w1, const void *payload, uint32_t stride, uint32_t count);
     /* After send or reserve returned PLAIT_E_AGAIN: there is space again. */
     void (*writable)(void *owner);
     /* Send this to the peer's control() through the control channel. fds are borrowed for the call.

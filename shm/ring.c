@@ -27,42 +27,23 @@ void pli_ring_rx_init(struct pli_ring_rx *rx, const void *slots, uint32_t nslots
     atomic_store_explicit(cursor, start, memory_order_relaxed);
 }
 
-static inline void open_pack(struct pli_ring_tx *tx, struct pli_shm_slot *slot, uint32_t meta, uint64_t w1, uint32_t max)
+bool pli_ring_tx_open_shared(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data)
 {
+    uint32_t idx = (uint32_t)tx->at->pos & tx->mask, stride = (uint32_t)pli_ring_stride(meta, w1);
+    struct pli_shm_slot *slot = &tx->slots[idx];
+    bool before = tx->pack != NULL;
+
+    pli_ring_tx_flush(tx);
+    pli_ring_tx_fence_off(tx, idx, 1);
+    pli_ring_fill_small(slot->payload, meta, cookie, data, pli_w1_len(w1));
     tx->pack = slot;
     tx->pack_word0 = (uint64_t)meta << 32 | (uint32_t)tx->at->pos;
     tx->pack_w1 = w1;
-    tx->pack_max = max;
-}
-
-bool pli_ring_tx_put_shared(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, bool more)
-{
-    struct pli_shm_slot *slot = tx->pack;
-    uint32_t count, idx;
-    uint64_t stride;
-
-    /* the same meta but for the count, the same word1 but for the credit */
-    if (slot && ((uint32_t)(tx->pack_word0 >> 32) & ~PLI_RING_PACK_MASK) == meta && (tx->pack_w1 ^ w1) << 16 == 0) {
-        count = (uint32_t)(tx->pack_word0 >> (32 + PLI_RING_PACK_SHIFT) & 7) + 1;
-        pli_ring_fill_small(slot->payload + count * pli_ring_stride(meta, w1), meta, cookie, data, pli_w1_len(w1));
-        if (tx->pack_w1 != w1)
-            slot->word1 = tx->pack_w1 = w1;
-        tx->pack_word0 += (uint64_t)1 << (32 + PLI_RING_PACK_SHIFT);
-        if (more && count + 1 < tx->pack_max)
-            return false;
-        pli_ring_tx_flush(tx);
-        return true;
-    }
-    pli_ring_tx_flush(tx);
-    idx = (uint32_t)tx->at->pos & tx->mask;
-    stride = pli_ring_stride(meta, w1);
-    pli_ring_tx_fence_off(tx, idx, 1);
-    open_pack(tx, &tx->slots[idx], meta, w1, (uint32_t)((PLI_SHM_SLOT - PLI_REC_HEAD) / stride));
-    tx->pack->word1 = w1;
-    pli_ring_fill_small(tx->pack->payload, meta, cookie, data, pli_w1_len(w1));
+    tx->pack_stride = stride;
+    tx->pack_max = (PLI_SHM_SLOT - PLI_REC_HEAD) / stride;
     tx->at->pos++;
-    if (more && tx->pack_max > 1)
-        return slot != NULL;
+    if (tx->pack_max > 1)
+        return before;
     pli_ring_tx_flush(tx);
     return true;
 }

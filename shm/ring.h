@@ -37,9 +37,9 @@ struct pli_ring_tx {
     struct pli_shm_slot *slots;
     uint32_t nslots, mask;
     uint8_t *dirty;          /* one byte a slot: it may begin with payload */
-    struct pli_shm_slot *pack; /* a slot that is shared and has space left: all is written but word0; NULL: none. pos is behind it */
-    uint64_t pack_word0, pack_w1;
-    uint32_t pack_max;       /* records that fit */
+    struct pli_shm_slot *pack; /* a slot that is shared and has space left: the payloads are in it; NULL: none. pos is behind it */
+    uint64_t pack_word0, pack_w1; /* its two words, so far */
+    uint32_t pack_stride, pack_max; /* bytes from one record to the next; records that fit */
     uint32_t reserved;       /* slots of an open reservation, 0: none */
     const _Atomic uint64_t *peer_cursor;
     uint64_t base;           /* positions below were in an earlier ring */
@@ -85,13 +85,21 @@ struct pli_shm_slot *pli_ring_tx_room_slow(struct pli_ring_tx *tx, uint32_t k);
 /* Goes on in another, empty ring after a SWITCH record. False: no space for that record now. */
 bool pli_ring_tx_switch(struct pli_ring_tx *tx, void *slots, uint32_t nslots, uint8_t *dirty);
 
-/* Publishes the shared slot, if there is one. Release: pairs with the consumer's acquire load in pli_ring_rx_peek(). */
+/* Release: pairs with the consumer's acquire load in pli_ring_rx_peek(). */
+static inline void pli_ring_tx_publish_shared(struct pli_ring_tx *tx, uint64_t word0, uint64_t w1)
+{
+    struct pli_shm_slot *slot = tx->pack;
+
+    slot->word1 = w1;
+    tx->pack = NULL;
+    atomic_store_explicit(&slot->word0, word0, memory_order_release);
+}
+
+/* Publishes the shared slot, if there is one. */
 static inline void pli_ring_tx_flush(struct pli_ring_tx *tx)
 {
-    if (tx->pack) {
-        atomic_store_explicit(&tx->pack->word0, tx->pack_word0, memory_order_release);
-        tx->pack = NULL;
-    }
+    if (tx->pack)
+        pli_ring_tx_publish_shared(tx, tx->pack_word0, tx->pack_w1);
 }
 
 /* Room for a record of k slots, NULL if there is none as of the limit. What shares a slot goes out before it. */
@@ -112,10 +120,6 @@ static inline uint64_t pli_ring_stride(uint32_t meta, uint64_t w1)
 
     return payload ? (payload + 7) & ~UINT64_C(7) : 8;
 }
-
-/* A small record (at most PLI_TR_SMALL bytes, no header part) with or after 'more'; room for one slot is known. Returns whether anything was
- * published: the caller wakes the peer then. */
-bool pli_ring_tx_put_shared(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, bool more);
 
 /* Before the record of k slots at index idx is published: invalidates the next header if it could be payload. Relaxed: ordered before word0
  * by its release; the consumer looks there only after it saw word0. */
@@ -171,6 +175,33 @@ static inline void pli_ring_fill_small(uint8_t *to, uint32_t meta, uint64_t cook
             to[n] = f[n];
     }
 }
+
+/* May this record join those in the shared slot? The same meta but for the count, the same word1 but for the credit. */
+static inline bool pli_ring_tx_can_share(const struct pli_ring_tx *tx, uint32_t meta, uint64_t w1)
+{
+    return tx->pack && ((uint32_t)(tx->pack_word0 >> 32) & ~PLI_RING_PACK_MASK) == meta && (tx->pack_w1 ^ w1) << 16 == 0;
+}
+
+/* Adds a record that may (pli_ring_tx_can_share()). Few stores: those of a stream wait in a queue, in order, for the lines that they go to, and
+ * the shorter the queue, the fewer lines are fetched at once. Returns whether the slot was published: the caller wakes the peer then. */
+static inline bool pli_ring_tx_share(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, bool more)
+{
+    uint64_t word0 = tx->pack_word0 + ((uint64_t)1 << (32 + PLI_RING_PACK_SHIFT));
+    uint32_t count = (uint32_t)(word0 >> (32 + PLI_RING_PACK_SHIFT)) & 7;
+
+    pli_ring_fill_small(tx->pack->payload + count * tx->pack_stride, meta, cookie, data, pli_w1_len(w1));
+    if (__builtin_expect(!more || count + 1 == tx->pack_max, 0)) {
+        pli_ring_tx_publish_shared(tx, word0, w1);
+        return true;
+    }
+    tx->pack_word0 = word0;
+    if (tx->pack_w1 != w1)
+        tx->pack_w1 = w1;
+    return false;
+}
+
+/* A record with 'more' that begins a slot; room for it is known. Returns as pli_ring_tx_share(). */
+bool pli_ring_tx_open_shared(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data);
 
 /* Takes ownership of the line after the next one, by a store that changes nothing: the record after the next will not have to wait for it.
  * Not in every send, but when the context begins to wait (doc/memory-model.md has the measurements: with a consumer that does not

@@ -10,7 +10,8 @@
 #define MAX_RECORD 8192u /* bytes of one record at most: longer messages go in parts, whose two copies overlap */
 #define GROW_AFTER 16u   /* full rings before a larger one is made */
 #define FULL_LOOK 16     /* polls that may end after one record, in a row */
-#define PREFETCH 16      /* slots ahead, while a stream is read */
+#define STREAM 6         /* slots in one poll that are a stream */
+#define PREFETCH 8       /* slots ahead, while a stream is read */
 
 /* ---- waking the peer ---- */
 
@@ -145,19 +146,38 @@ static __attribute__((noinline)) int send_large(struct pli_shm *s, uint32_t meta
     return 0;
 }
 
-/* Cold ends of the short path, called last. */
+/* The cold end of the short path, called last. */
 static __attribute__((noinline, cold)) int wake_after_fence(struct pli_shm *s)
 {
     wake_peer(s);
     return 0;
 }
 
-static __attribute__((noinline)) int send_shared(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data,
-                                                 unsigned more)
+/* wake_peer(), without a stack. */
+static inline int wake_after(struct pli_shm *s)
 {
-    if (pli_ring_tx_put_shared(&s->tx, meta, w1, cookie, data, more != 0))
+    if (__builtin_expect(s->fence, 0))
+        return wake_after_fence(s);
+    /* the compiler keeps the order; the processor need not: the sleeper's barrier does (wake_peer()) */
+    atomic_signal_fence(memory_order_seq_cst);
+    if (__builtin_expect(atomic_load_explicit(&s->peer->parked, memory_order_relaxed) & 1, 0))
+        return wake_after_fence(s);
+    return 0;
+}
+
+/* With 'more': the first of a slot. */
+static __attribute__((noinline)) int open_shared(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data)
+{
+    if (pli_ring_tx_open_shared(&s->tx, meta, w1, cookie, data))
         wake_peer(s);
     return 0;
+}
+
+/* Without 'more', but what waits is of another kind. */
+static __attribute__((noinline)) int send_after_shared(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data)
+{
+    pli_ring_tx_flush(&pli_shm_of(tr)->tx);
+    return pli_shm_send_small(tr, meta, w1, cookie, data, 0);
 }
 
 /* The short path: one slot, no header part, room for it is known. A message of 8 bytes takes four stores, three of them into the line
@@ -167,24 +187,21 @@ int pli_shm_send_small(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t c
     struct pli_shm *s = pli_shm_of(tr);
     uint64_t pos = tr->room.pos;
     struct pli_shm_slot *slot = &s->tx.slots[(uint32_t)pos & s->tx.mask];
-    uint32_t epoch;
 
-    if (__builtin_expect(more || s->tx.pack, 0))
-        return send_shared(s, meta, w1, cookie, data, more);
+    if (__builtin_expect(s->tx.pack != NULL, 0)) {
+        if (!pli_ring_tx_can_share(&s->tx, meta, w1))
+            return more ? open_shared(s, meta, w1, cookie, data) : send_after_shared(tr, meta, w1, cookie, data);
+        return pli_ring_tx_share(&s->tx, meta, w1, cookie, data, more) ? wake_after(s) : 0;
+    }
+    if (__builtin_expect(more, 0))
+        return open_shared(s, meta, w1, cookie, data);
     slot->word1 = w1;
     pli_ring_fill_small(slot->payload, meta, cookie, data, pli_w1_len(w1));
     pli_ring_tx_fence_off(&s->tx, (uint32_t)pos & s->tx.mask, 1);
     tr->room.pos = pos + 1;
     /* release: pairs with the consumer's acquire in pli_ring_rx_peek() */
     atomic_store_explicit(&slot->word0, (uint64_t)meta << 32 | (uint32_t)pos, memory_order_release);
-    if (__builtin_expect(s->fence, 0))
-        return wake_after_fence(s);
-    /* the compiler keeps the order; the processor need not: the sleeper's barrier does (wake_peer()) */
-    atomic_signal_fence(memory_order_seq_cst);
-    epoch = atomic_load_explicit(&s->peer->parked, memory_order_relaxed);
-    if (__builtin_expect(epoch & 1, 0))
-        return wake_after_fence(s);
-    return 0;
+    return wake_after(s);
 }
 
 static int shm_send(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr,
@@ -350,22 +367,30 @@ static inline void prefetch_burst(const struct pli_shm *s)
         __builtin_prefetch(&s->rx.slots[(at + (uint32_t)i) & s->rx.mask]);
 }
 
+static int rx_each(struct pli_shm *s, uint32_t meta, uint64_t w1, const uint8_t *payload, uint32_t stride, uint32_t count)
+{
+    int rc = 0;
+
+    for (; count > 0 && rc >= 0; count--, payload += stride)
+        rc = s->tr.up->rx(s->tr.owner, meta, w1, payload);
+    return rc;
+}
+
 /* Several records in one slot: -1 when the link has failed, else how many. */
 static __attribute__((noinline)) int deliver_shared(struct pli_shm *s, const struct pli_shm_slot *slot, uint32_t meta, uint64_t w1)
 {
-    uint32_t count = (meta >> PLI_RING_PACK_SHIFT & 7) + 1, i;
+    uint32_t count = (meta >> PLI_RING_PACK_SHIFT & 7) + 1;
     uint64_t stride = pli_ring_stride(meta, w1);
-    const struct pli_tr_up *up = s->tr.up;
-    const uint8_t *payload = slot->payload;
+    int rc;
 
     if (pli_meta_hdr_len(meta) || stride * count > PLI_SHM_SLOT - PLI_REC_HEAD)
         return bad_record(s, "shm: the records of a shared slot run over its end");
     meta &= ~PLI_RING_PACK_MASK;
-    for (i = 0; i < count; i++, payload += stride) {
-        if (__builtin_expect(up->rx(s->tr.owner, meta, w1, payload) < 0, 0))
-            return -1;
-    }
-    return (int)count;
+    if (s->tr.up->rx_many)
+        rc = s->tr.up->rx_many(s->tr.owner, meta, w1, slot->payload, (uint32_t)stride, count);
+    else
+        rc = rx_each(s, meta, w1, slot->payload, (uint32_t)stride, count);
+    return rc < 0 ? -1 : (int)count;
 }
 
 /* The first record after a look that found none has been delivered. In a dialogue nothing is behind it: what was to wait for more has waited
@@ -403,7 +428,7 @@ static int shm_poll(struct pli_tr *tr, int budget)
     while (n < budget && (slot = pli_ring_rx_peek(&s->rx, &word0)) != NULL) {
         if (visited++ == 0)
             prefetch_burst(s);
-        else if (s->burst >= PREFETCH)
+        else if (s->burst >= STREAM)
             __builtin_prefetch(&s->rx.slots[((uint32_t)s->rx.pos + PREFETCH) & s->rx.mask]);
         /* each field once into a local; the peer may change it meanwhile */
         uint32_t meta = (uint32_t)(word0 >> 32);

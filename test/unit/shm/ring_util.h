@@ -92,7 +92,10 @@ static inline bool ring_put_shared(struct ring *r, const void *data, uint32_t le
 {
     if (r->at.pos >= r->at.limit && (!pli_ring_tx_refresh(&r->tx) || r->at.pos >= r->at.limit))
         return false;
-    pli_ring_tx_put_shared(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0), 0, data, more);
+    if (pli_ring_tx_can_share(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0)))
+        pli_ring_tx_share(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0), 0, data, more);
+    else
+        pli_ring_tx_open_shared(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0), 0, data);
     return true;
 }
 
@@ -100,7 +103,8 @@ static inline bool ring_put(struct ring *r, const void *data, uint32_t len, bool
 {
     struct pli_shm_slot *slot;
 
-    if (len <= PLI_TR_SMALL && (more || r->tx.pack))
+    if (len <= PLI_TR_SMALL &&
+        (more || pli_ring_tx_can_share(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0))))
         return ring_put_shared(r, data, len, more);
     slot = ring_room(r, len);
     if (!slot)

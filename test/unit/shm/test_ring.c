@@ -255,16 +255,20 @@ Test(ring, shared_slot_is_for_one_kind)
     };
     uint32_t oneway = pli_rec_meta(PLI_REC_ONEWAY, 0, 0);
     const struct pli_shm_slot *slot;
-    uint64_t v = 1, word0;
+    uint64_t v = 1, word0, w1;
+    uint32_t meta;
 
     for (unsigned i = 0; i < 3; i++) {
         if (i)
             ring_close(&r);
         ring_open(&r, 64, 0);
-        cr_assert_not(pli_ring_tx_put_shared(&r.tx, oneway, pli_rec_w1(8, 1, 5), 0, &v, true));
-        cr_assert_not(pli_ring_tx_put_shared(&r.tx, oneway, pli_rec_w1(8, 1, 6), 0, &v, true));
-        cr_assert(pli_ring_tx_put_shared(&r.tx, pli_rec_meta(other[i].type, 0, 0),
-                                         pli_rec_w1(other[i].len, other[i].chan, 0), 0, &v, true));
+        meta = pli_rec_meta(other[i].type, 0, 0);
+        w1 = pli_rec_w1(other[i].len, other[i].chan, 0);
+        cr_assert_not(pli_ring_tx_open_shared(&r.tx, oneway, pli_rec_w1(8, 1, 5), 0, &v));
+        cr_assert(pli_ring_tx_can_share(&r.tx, oneway, pli_rec_w1(8, 1, 6)));
+        cr_assert_not(pli_ring_tx_share(&r.tx, oneway, pli_rec_w1(8, 1, 6), 0, &v, true));
+        cr_assert_not(pli_ring_tx_can_share(&r.tx, meta, w1));
+        cr_assert(pli_ring_tx_open_shared(&r.tx, meta, w1, 0, &v));
         slot = pli_ring_rx_peek(&r.rx, &word0);
         cr_assert_not_null(slot);
         cr_assert_eq(ring_in_slot(slot), 2);
@@ -275,7 +279,7 @@ Test(ring, shared_slot_is_for_one_kind)
         slot = pli_ring_rx_peek(&r.rx, &word0);
         cr_assert_not_null(slot);
         cr_assert_eq(pli_meta_type((uint32_t)(word0 >> 32)), other[i].type);
-        cr_assert_eq(slot->word1, pli_rec_w1(other[i].len, other[i].chan, 0));
+        cr_assert_eq(slot->word1, w1);
     }
 }
 

@@ -174,31 +174,39 @@ static __attribute__((noinline)) int rx_request(struct plait_conn *c, uint64_t w
     return c->held_link->stop;
 }
 
-static __attribute__((noinline)) int rx_reply(struct plait_conn *c, uint64_t w1, const void *payload)
+/* The request that is answered, which may be used again after its callback and arg have been read. NULL: not for the short path. */
+static inline struct pli_req *take_request(struct plait_conn *c, uint64_t cookie)
 {
-    uint64_t cookie = *(const volatile uint64_t *)payload;
     uint32_t index = (uint32_t)cookie & 0xffffu;
     struct pli_req *r = &c->reqs[index];
-    struct pli_msg m;
-    plait_reply_fn fn;
-    void *arg;
 
-    if (unlikely(rx_credit(c, w1) < 0))
-        return c->held_link->stop;
-    if (unlikely(index >= c->nreqs || r->cookie != (uint32_t)cookie || r->kind != PLI_REQ_REPLY || r->timer || cookie >> 32 || !c->tx_ready))
-        return pli_link_rx_slow(c->held_link, META_REPLY, w1, payload);
-    fn = r->on_reply;
-    arg = r->arg;
+    if (unlikely(index >= c->nreqs || r->cookie != cookie || r->kind != PLI_REQ_REPLY || r->timer || !c->tx_ready))
+        return NULL;
     r->kind = PLI_REQ_FREE;
     r->cookie = (uint32_t)cookie + 0x10000u;
     r->next_free = c->req_free;
     c->req_free = (uint16_t)index;
     c->npending--;
     c->rx_replies++;
+    return r;
+}
+
+static __attribute__((noinline)) int rx_reply(struct plait_conn *c, uint64_t w1, const void *payload)
+{
+    struct pli_req *r;
+    struct pli_msg m;
+    plait_reply_fn fn;
+
+    if (unlikely(rx_credit(c, w1) < 0))
+        return c->held_link->stop;
+    r = take_request(c, *(const volatile uint64_t *)payload);
+    if (unlikely(!r))
+        return pli_link_rx_slow(c->held_link, META_REPLY, w1, payload);
     fill(&m, c, (const char *)payload + 8, pli_w1_len(w1), PLAIT_REPLY);
     m.flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
     m.cookie = 0;
-    fn(&m.pub, 0, arg);
+    fn = r->on_reply;
+    fn(&m.pub, 0, r->arg);
     return c->held_link->stop;
 }
 
@@ -239,47 +247,112 @@ int pli_link_rx(void *owner, uint32_t meta, uint64_t w1, const void *payload)
     return pli_link_rx_slow(link, meta, w1, payload);
 }
 
-/* Several at once: what they share is looked at once. */
-static int rx_oneways(struct plait_conn *c, const uint8_t *payload, uint64_t w1, uint32_t stride, uint32_t count)
+/* ---- several at once ---- */
+
+/* What they share is looked at, and stored, once. Each of these returns how many it has delivered: the rest goes one by one when a callback
+ * has ended the connection, or the child of a fork returns from it. */
+
+static inline bool goes_on(const struct plait_conn *c)
+{
+    return c->rx_fast && c->held_link->stop >= 0;
+}
+
+static uint32_t rx_oneways(struct plait_conn *c, struct pli_msg *m, const uint8_t *p, uint32_t stride, uint32_t count)
 {
     uint32_t i;
 
-    for (i = 0; i < count; i++, payload += stride) {
-        struct pli_msg m;
-
-        fill(&m, c, payload, pli_w1_len(w1), PLAIT_ONEWAY);
-        m.flags = 0;
-        m.cookie = 0;
+    m->cookie = 0;
+    for (i = 0; i < count; i++, p += stride) {
+        m->pub.data = p;
+        m->flags = 0;
         c->rx_seen++;
-        c->on_message(c, &m.pub, c->arg);
-        if (unlikely(m.flags))
-            pli_conn_delivered(c, &m);
+        c->on_message(c, &m->pub, c->arg);
+        if (unlikely(m->flags))
+            pli_conn_delivered(c, m);
         else
             c->rx_released++;
-        if (unlikely(!c->rx_fast || c->held_link->stop < 0))
-            return (int)i + 1;
+        if (unlikely(!goes_on(c)))
+            return i + 1;
     }
     if (unlikely(c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window))
         pli_conn_credit_due(c);
-    return (int)count;
+    return count;
+}
+
+static uint32_t rx_requests(struct plait_conn *c, struct pli_msg *m, const uint8_t *p, uint32_t stride, uint32_t count)
+{
+    uint32_t i;
+
+    for (i = 0; i < count; i++, p += stride) {
+        m->pub.data = p + 8;
+        m->cookie = (uint32_t) * (const volatile uint64_t *)p;
+        m->flags = 0;
+        c->rx_seen++;
+        c->rx_owed++;
+        c->on_message(c, &m->pub, c->arg);
+        if (unlikely(m->flags != (PLI_MSG_REPLIED | PLI_MSG_COUNTED)))
+            pli_conn_delivered(c, m);
+        if (unlikely(!goes_on(c)))
+            return i + 1;
+    }
+    return count;
+}
+
+static uint32_t rx_replies(struct plait_conn *c, struct pli_msg *m, const uint8_t *p, uint32_t stride, uint32_t count)
+{
+    uint32_t i;
+
+    m->cookie = 0;
+    for (i = 0; i < count; i++, p += stride) {
+        uint64_t cookie = *(const volatile uint64_t *)p;
+        struct pli_req *r = take_request(c, cookie);
+        plait_reply_fn fn;
+
+        if (unlikely(!r))
+            return i;
+        m->pub.data = p + 8;
+        m->flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
+        fn = r->on_reply;
+        fn(&m->pub, 0, r->arg);
+        if (unlikely(!goes_on(c)))
+            return i + 1;
+    }
+    return count;
+}
+
+/* Those that the short paths can take. */
+static inline uint32_t rx_kind(struct plait_conn *c, uint32_t meta, uint64_t w1, const uint8_t *p, uint32_t stride, uint32_t count)
+{
+    struct pli_msg m;
+
+    if (unlikely(!c->rx_fast || pli_w1_len(w1) - 1 >= PLI_TR_SMALL))
+        return 0;
+    if (unlikely(meta != META_REPLY && pli_conn_seen_since(c, c->rx_released) + count > c->window))
+        return 0;
+    if (unlikely(meta != META_ONEWAY && meta != META_REQUEST && meta != META_REPLY))
+        return 0;
+    if (unlikely(rx_credit(c, w1) < 0))
+        return count;
+    if (meta == META_REPLY) {
+        fill(&m, c, NULL, pli_w1_len(w1), PLAIT_REPLY);
+        return rx_replies(c, &m, p, stride, count);
+    }
+    if (meta == META_REQUEST) {
+        fill(&m, c, NULL, pli_w1_len(w1), PLAIT_REQUEST);
+        return rx_requests(c, &m, p, stride, count);
+    }
+    fill(&m, c, NULL, pli_w1_len(w1), PLAIT_ONEWAY);
+    return rx_oneways(c, &m, p, stride, count);
 }
 
 int pli_link_rx_many(void *owner, uint32_t meta, uint64_t w1, const void *payload, uint32_t stride, uint32_t count)
 {
     struct pli_link *link = owner;
-    struct plait_conn *c = conn_of(link, pli_w1_chan(w1));
-    const uint8_t *p = payload;
-    uint32_t i = 0;
-    int rc;
+    uint32_t i = rx_kind(conn_of(link, pli_w1_chan(w1)), meta, w1, payload, stride, count);
 
-    if (likely(meta == META_ONEWAY && c->rx_fast && pli_w1_len(w1) - 1 < PLI_TR_SMALL &&
-               pli_conn_seen_since(c, c->rx_released) + count <= c->window)) {
-        if (unlikely(rx_credit(c, w1) < 0))
-            return link->stop;
-        i = (uint32_t)rx_oneways(c, p, w1, stride, count);
-    }
-    for (; i < count && likely(link->stop >= 0); i++) {
-        rc = pli_link_rx(link, meta, w1, p + i * stride);
+    for (; unlikely(i < count) && link->stop >= 0; i++) {
+        int rc = pli_link_rx(link, meta, w1, (const uint8_t *)payload + i * stride);
+
         if (unlikely(rc < 0))
             return rc;
     }

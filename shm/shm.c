@@ -367,7 +367,7 @@ static inline void prefetch_burst(const struct pli_shm *s)
         __builtin_prefetch(&s->rx.slots[(at + (uint32_t)i) & s->rx.mask]);
 }
 
-static int rx_each(struct pli_shm *s, uint32_t meta, uint64_t w1, const uint8_t *payload, uint32_t stride, uint32_t count)
+static __attribute__((noinline)) int rx_each(struct pli_shm *s, uint32_t meta, uint64_t w1, const uint8_t *payload, uint32_t stride, uint32_t count)
 {
     int rc = 0;
 
@@ -376,17 +376,17 @@ static int rx_each(struct pli_shm *s, uint32_t meta, uint64_t w1, const uint8_t 
     return rc;
 }
 
-/* Several records in one slot: -1 when the link has failed, else how many. */
-static __attribute__((noinline)) int deliver_shared(struct pli_shm *s, const struct pli_shm_slot *slot, uint32_t meta, uint64_t w1)
+/* Several records in one slot; payload: bytes of one. -1 when the link has failed, else how many. */
+static inline int deliver_shared(struct pli_shm *s, const struct pli_shm_slot *slot, uint32_t meta, uint64_t w1, uint64_t payload)
 {
     uint32_t count = (meta >> PLI_RING_PACK_SHIFT & 7) + 1;
-    uint64_t stride = pli_ring_stride(meta, w1);
+    uint64_t stride = payload ? (payload + 7) & ~UINT64_C(7) : 8;
     int rc;
 
-    if (pli_meta_hdr_len(meta) || stride * count > PLI_SHM_SLOT - PLI_REC_HEAD)
+    if (__builtin_expect(pli_meta_hdr_len(meta) || stride * count > PLI_SHM_SLOT - PLI_REC_HEAD, 0))
         return bad_record(s, "shm: the records of a shared slot run over its end");
     meta &= ~PLI_RING_PACK_MASK;
-    if (s->tr.up->rx_many)
+    if (__builtin_expect(s->tr.up->rx_many != NULL, 1))
         rc = s->tr.up->rx_many(s->tr.owner, meta, w1, slot->payload, (uint32_t)stride, count);
     else
         rc = rx_each(s, meta, w1, slot->payload, (uint32_t)stride, count);
@@ -451,7 +451,7 @@ static int shm_poll(struct pli_tr *tr, int budget)
         }
         s->rx.cur_slots = k;
         if (__builtin_expect(meta & PLI_RING_PACK_MASK, 0))
-            got = deliver_shared(s, slot, meta, w1);
+            got = deliver_shared(s, slot, meta, w1, payload);
         else
             got = tr->up->rx(tr->owner, meta, w1, slot->payload) < 0 ? -1 : 1;
         if (__builtin_expect(got < 0, 0))

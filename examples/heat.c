@@ -414,10 +414,10 @@ int main(int argc, char **argv)
     check(plait_job_open(&job, &p.ctx, &opts), "plait_job_open");
     p.rank = plait_job_rank(job);
     p.size = plait_job_size(job);
+    set_up(&p); /* before the barrier: messages may come as soon as another has left it */
+    check(plait_job_barrier(job), "plait_job_barrier");
     if (p.size > p.n)
         fail("too many ranks", "each needs at least one row of the plate");
-    set_up(&p);
-    check(plait_job_barrier(job), "plait_job_barrier");
     compute(&p, job, &opts.session);
     if (p.rank == 0) {
         write_picture(&p, file);

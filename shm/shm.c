@@ -94,11 +94,11 @@ static inline struct pli_shm_slot *room(struct pli_shm *s, uint32_t k)
 
 static inline uint32_t max_payload(const struct pli_shm *s)
 {
-    uint32_t quarter = s->tx.nslots / 4 * PLI_SHM_SLOT;
+    uint32_t part = s->tx.nslots * 3 / 8 * PLI_SHM_SLOT; /* two of them fit, wherever the first begins: a page and more in the first ring */
 
-    if (quarter < PLI_SHM_SLOT)
-        quarter = PLI_SHM_SLOT;
-    return (quarter < MAX_RECORD ? quarter : MAX_RECORD) - PLI_REC_HEAD;
+    if (part < PLI_SHM_SLOT)
+        part = PLI_SHM_SLOT;
+    return (part < MAX_RECORD ? part : MAX_RECORD) - PLI_REC_HEAD;
 }
 
 static uint32_t shm_max_payload(const struct pli_tr *tr)

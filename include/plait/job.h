@@ -63,7 +63,8 @@ PLAIT_API const char *plait_job_launcher(const struct plait_job *job);
 PLAIT_API int plait_job_connect(struct plait_job *job, int rank, const struct plait_session_opts *opts,
                                 struct plait_session **s);
 
-/** Waits until every rank has called it; the context goes on meanwhile. Blocks. Collective.
+/** Waits until every rank has called it; the context goes on meanwhile. Blocks. Collective. In a job of one
+ *  rank it returns at once.
  *  @return 0, PLAIT_E_LAUNCHER, PLAIT_E_TIMEDOUT. */
 PLAIT_API int plait_job_barrier(struct plait_job *job);
 

@@ -112,7 +112,8 @@ PLAIT_API int plait_session_close(struct plait_session *s);
 /** Another reference. Any thread, callbacks too. Never blocks. */
 PLAIT_API struct plait_session *plait_session_hold(struct plait_session *s);
 /** Gives a reference back; the session and its connections are freed with the last one, if they have ended;
- *  one that is still open is closed first, in order, without further callbacks of the session's user. NULL is allowed.
+ *  one that is still open is closed first, in order, without further callbacks of the session's user; connections on
+ *  other contexts may still call theirs until those threads have heard of it. NULL is allowed.
  *  Any thread, callbacks too. Never blocks. */
 PLAIT_API void plait_session_release(struct plait_session *s);
 
@@ -123,7 +124,8 @@ PLAIT_API struct plait_conn *plait_session_conn(struct plait_session *s, unsigne
 PLAIT_API unsigned plait_session_conn_count(const struct plait_session *s);
 /** The URI (client: as opened; server: its resource). Valid as long as the session. */
 PLAIT_API const char *plait_session_uri(const struct plait_session *s);
-/** The peer's rank, where the session was opened with plait_job_connect(); else -1. */
+/** The peer's rank, where the session was opened with plait_job_connect(), here or by a peer of the same job; else -1. Any
+ *  thread. Never blocks. */
 PLAIT_API int plait_session_peer_rank(const struct plait_session *s);
 /** Sets/gets the last argument of the session's callbacks. Owner thread of the lead context. */
 PLAIT_API void plait_session_set_arg(struct plait_session *s, void *arg);

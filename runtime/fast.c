@@ -274,7 +274,8 @@ static uint32_t rx_oneways(struct plait_conn *c, struct pli_msg *m, const uint8_
         if (unlikely(!goes_on(c)))
             return i + 1;
     }
-    if (unlikely(c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window))
+    if (unlikely(c->rx_released != c->rx_credited &&
+                 (c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window)))
         pli_conn_credit_due(c);
     return count;
 }

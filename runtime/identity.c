@@ -24,7 +24,6 @@ static uint8_t host[PLI_HOST_LEN];
 
 /* ---- the process ---- */
 
-/* Also the child's fork handler: there is one thread then, and getrandom is a plain system call. */
 static void new_incarnation(void)
 {
     uint64_t word[2];
@@ -37,10 +36,19 @@ static void new_incarnation(void)
     memcpy(incarnation, word, sizeof word);
 }
 
+/* There is one thread, and getrandom is a plain system call. Another thread of the parent may have held the lock. */
+static void in_child(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+
+    host_mutex = fresh;
+    new_incarnation();
+}
+
 static void init_incarnation(void)
 {
     new_incarnation();
-    if (pthread_atfork(NULL, NULL, new_incarnation) != 0)
+    if (pthread_atfork(NULL, NULL, in_child) != 0)
         pli_warn("no memory for a fork handler: forked children will take themselves for their parent");
 }
 

@@ -86,6 +86,8 @@ static inline void finish(struct plait_conn *c, struct pli_msg *m)
 /* After on_message. */
 void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m)
 {
+    if (__builtin_expect(c->ctx->forked, 0)) /* the child of a fork in the callback: the rings are not mapped there */
+        return;
     if (m->flags & PLI_MSG_HELD) {
         credit_if_peer_waits(c);
         return;
@@ -96,7 +98,7 @@ void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m)
 
 void pli_conn_credit_due(struct plait_conn *c)
 {
-    if (c->state != PLI_CONN_CLOSED)
+    if (c->state != PLI_CONN_CLOSED && !c->ctx->forked)
         pli_conn_credit_now(c);
 }
 

@@ -110,7 +110,8 @@ struct pli_tr_ops {
     /* Most payload bytes (cookie, header and data) of one record at present; may grow. */
     uint32_t (*max_payload)(const struct pli_tr *tr);
 
-    /* Delivers at most budget records through rx. Returns how many (writable() counts as one). */
+    /* Delivers at most budget records through rx (a few more where the last of them lie together). Returns how many (writable() counts as
+     * one). */
     int (*poll)(struct pli_tr *tr, int budget);
     /* Inside rx: keep the record being delivered in place. 0 and a token, or PLAIT_E_AGAIN: copy it instead. */
     int (*hold)(struct pli_tr *tr, uint32_t *token);

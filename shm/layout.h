@@ -50,7 +50,7 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to
 
 /* Messages of the transport through the control channel; host byte order, since both are on this host. */
 #define PLI_SHM_DESC_MAGIC 0x6d687370u /* "pshm" */
-#define PLI_SHM_DESC_VERSION 1u
+#define PLI_SHM_DESC_VERSION 2u /* 1: without shared slots */
 struct pli_shm_desc { /* connect: fds are the segment and the eventfd */
     uint32_t magic, version;
     uint32_t slots;      /* of the first ring */

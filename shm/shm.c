@@ -66,6 +66,8 @@ static __attribute__((noinline)) struct pli_shm_slot *room_refresh(struct pli_sh
 {
     struct pli_shm_slot *slot;
 
+    if (!s->tx.reserved && k > s->need)
+        s->need = k;
     if (s->tx.reserved || s->starved) /* starved: poll looks at the cursor, and says when there is space */
         return NULL;
     if (s->switch_due)
@@ -94,7 +96,7 @@ static inline struct pli_shm_slot *room(struct pli_shm *s, uint32_t k)
 
 static inline uint32_t max_payload(const struct pli_shm *s)
 {
-    uint32_t part = s->tx.nslots * 3 / 8 * PLI_SHM_SLOT; /* two of them fit, wherever the first begins: a page and more in the first ring */
+    uint32_t part = s->tx.nslots * 3 / 8 * PLI_SHM_SLOT; /* the most that always fits: see space_back(). A page and more in the first ring */
 
     if (part < PLI_SHM_SLOT)
         part = PLI_SHM_SLOT;
@@ -326,10 +328,13 @@ static __attribute__((noinline)) int own_record(struct pli_shm *s, uint32_t type
     return bad_record(s, "shm: a record of unknown type in the ring");
 }
 
-/* Is there space now for a send that found none? A quarter of the ring, so that it does not come back at once. */
+/* Is there space now for what found none? And a quarter of the ring, so that it does not come back at once. Not more: with records held in
+ * place and a pad, 97 of the first ring's 256 slots can be all that ever comes back, and a record takes 96 of them at most. */
 static bool space_back(const struct pli_shm *s)
 {
-    return limit_known(s) - s->tr.room.pos > s->tx.nslots / 4;
+    uint64_t space = limit_known(s) - s->tr.room.pos;
+
+    return space > s->tx.nslots / 4 && space >= s->need;
 }
 
 static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
@@ -342,6 +347,7 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
     if (!s->starved || s->tx.reserved || !space_back(s))
         return 0;
     s->starved = false;
+    s->need = 0;
     set_want_space(s, false);
     s->tr.up->writable(s->tr.owner);
     return 1;
@@ -351,6 +357,8 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
  * by this context, wait for the answer here, and well (turn.h). */
 static __attribute__((noinline)) void before_first_look(struct pli_shm *s)
 {
+    if (s->tx.pack) /* sent before this poll; no answer comes before it is out */
+        shm_flush(&s->tr);
     s->touched = s->tr.room.pos;
     pli_ring_tx_touch(&s->tx);
     if (s->last_n == 1 && s->tr.alone)

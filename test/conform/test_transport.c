@@ -153,6 +153,48 @@ EACH(ops, full_then_writable)
     cr_assert_eq(a.writable, 40, "writable although nobody waits");
 }
 
+static int take_anything(struct end *e, uint32_t meta, uint64_t w1, const uint8_t *p)
+{
+    (void)meta;
+    (void)w1;
+    (void)p;
+    e->got++;
+    return 0;
+}
+
+/* Told that there is space, a sender that finds none twice in a row is being kept busy for nothing. And it is told in the end. */
+EACH(ops, writable_means_that_it_fits)
+{
+    static const uint8_t data[MAX_BYTES];
+    uint32_t max = ops->max_payload(a.tr);
+    uint32_t lens[] = { max, max - 1000, max * 5 / 6, max / 2, 300, 8 };
+
+    b.on_rx = take_anything;
+    for (unsigned i = 0; i < sizeof lens / sizeof lens[0]; i++) {
+        unsigned sent = 0, in_vain = 0;
+
+        for (int round = 0; round < 500 && sent < 200; round++) {
+            uint64_t before = a.writable;
+
+            while (ops->send(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(lens[i], 1, 2), 0, data, NULL, false) == 0) {
+                sent++;
+                in_vain = 0;
+            }
+            for (int k = 0; k < 5000 && a.writable == before; k++) {
+                end_poll(&a);
+                if (a.writable == before)
+                    ops->poll(b.tr, 1);
+            }
+            cr_assert_eq(a.writable, before + 1, "%u bytes: never told that there is space", lens[i]);
+            cr_assert_leq(++in_vain, 2, "%u bytes: told that there is space, but there is none", lens[i]);
+        }
+        drain(&b);
+        drain(&a);
+        a.sent = b.got;
+    }
+    b.on_rx = NULL;
+}
+
 EACH(ops, grows_under_load)
 {
     struct pli_tr_stats st;

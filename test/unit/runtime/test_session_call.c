@@ -434,6 +434,63 @@ Test(session_call, a_forked_child_fails_and_the_parent_goes_on)
     end_world(w);
 }
 
+static pid_t callback_child;
+static bool in_callback_child;
+
+static void fork_in_it(struct log *log, struct plait_conn *c, struct plait_msg *msg)
+{
+    (void)log;
+    (void)c;
+    (void)msg;
+    if (callback_child == 0) {
+        callback_child = fork();
+        in_callback_child = callback_child == 0;
+    }
+}
+
+static void ignore_done(int status, void *arg)
+{
+    (void)status;
+    (void)arg;
+}
+
+/* The child returns from a callback into the library where a credit is due, or a receipt: neither may touch the parent's rings. */
+static void fork_in_callback(unsigned window, bool receipt)
+{
+    struct world *w = listening_world();
+    struct log cli, *srv;
+    struct plait_session_opts o = session_opts(&cli);
+    struct plait_out out = PLAIT_OUT_INIT;
+    int status;
+
+    o.window = window;
+    callback_child = 0;
+    w->on_msg = echo;
+    srv = open_session(w, &cli, &o);
+    cli.on_msg = fork_in_it;
+    out.data = "x";
+    out.len = 1;
+    if (receipt)
+        out.on_done = ignore_done;
+    FAILS(plait_sendx(srv->conn[0], &out), 0);
+    while (callback_child == 0 && !in_callback_child)
+        if (plait_ctx_poll(w->ctx[0]) < 0 || plait_ctx_poll(w->ctx[1]) < 0)
+            break;
+    if (in_callback_child)
+        _exit(plait_ctx_poll(w->ctx[0]) == PLAIT_E_FORKED ? 0 : 1);
+    cr_assert_eq(waitpid(callback_child, &status, 0), callback_child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status 0x%x", status);
+    end_session(w, &cli);
+    end_world(w);
+}
+
+Test(session_call, a_fork_inside_a_callback)
+{
+    fork_in_callback(1024, false);
+    fork_in_callback(1, false);
+    fork_in_callback(1024, true);
+}
+
 /* A child that lives on must not keep up the appearance that the parent lives. */
 Test(session_call, a_living_child_does_not_hide_the_parents_death)
 {

@@ -19,6 +19,10 @@ struct cg_files { /* the names in one version of cgroups */
 static const struct cg_files v1 = { "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes" };
 static const struct cg_files v2 = { "/sys/fs/cgroup", "memory.max", "memory.current" };
 
+/* For what nobody asks for before taking it: pages of the heap and the stack, and what the kernel needs for sockets and files. Whoever asks
+ * for that at the limit is killed. */
+#define KEEP_FREE (1u << 20)
+
 static int read_u64(const char *dir, const char *file, uint64_t *value)
 {
     char path[PATH_LEN + 64];
@@ -127,8 +131,9 @@ int pli_memlimit_check(const char *what, size_t size)
         return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory are over the file size limit of %llu bytes; raise it with 'ulimit -f'",
                         what, size, (unsigned long long)rl.rlim_cur);
     room = pli_memlimit_cgroup_room(&limit, path, sizeof path);
-    if (room < size)
-        return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory do not fit: the memory cgroup %s has %" PRIu64 " of its limit of %" PRIu64 " bytes left; raise the limit or use fewer links",
-                        what, size, path, room, limit);
+    if (room < size + KEEP_FREE)
+        return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory do not fit: the memory cgroup %s has %" PRIu64 " of its limit of %" PRIu64
+                        " bytes left, and %u must stay free; raise the limit or use fewer links",
+                        what, size, path, room, limit, KEEP_FREE);
     return 0;
 }

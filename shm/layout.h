@@ -5,7 +5,8 @@
  *   0     struct pli_shm_ctl: one page
  *   4096  the first send ring: slots of 64 bytes
  *
- * A larger send ring that replaces the first is a memfd of its own, slots only. */
+ * A larger send ring that replaces the first is a memfd of its own, slots only. So is the bulk area, where the payloads of long
+ * records lie, one behind the other. */
 #ifndef PLI_SHM_LAYOUT_H
 #define PLI_SHM_LAYOUT_H
 
@@ -47,6 +48,13 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to
 /* Records of the transport's own (type byte of meta). */
 #define PLI_SHM_PAD 0xf0u    /* nothing here: go on at slot 0 */
 #define PLI_SHM_SWITCH 0xf1u /* go on in the larger ring */
+#define PLI_SHM_BULK 0xf2u   /* word1 is that of a long record, whose payload lies in the bulk area; struct pli_shm_bulk_ref says where */
+struct pli_shm_bulk_ref {
+    uint32_t meta; /* of the long record */
+    uint32_t pad;
+    uint64_t offset; /* a multiple of 64 */
+};
+_Static_assert(sizeof(struct pli_shm_bulk_ref) == 16, "it fits into a slot");
 
 /* Messages of the transport through the control channel; host byte order, since both are on this host. */
 #define PLI_SHM_DESC_MAGIC 0x6d687370u /* "pshm" */
@@ -59,10 +67,10 @@ struct pli_shm_desc { /* connect: fds are the segment and the eventfd */
 };
 _Static_assert(sizeof(struct pli_shm_desc) == 24, "connect message");
 
-enum { PLI_SHM_CTL_GROW = 1, PLI_SHM_CTL_GROWN = 2 };
-struct pli_shm_note { /* control: GROW (fd: the new ring) and its answer GROWN */
+enum { PLI_SHM_CTL_GROW = 1, PLI_SHM_CTL_GROWN = 2, PLI_SHM_CTL_BULK = 3, PLI_SHM_CTL_BULK_OK = 4 };
+struct pli_shm_note { /* control: GROW (fd: the new ring) and its answer GROWN; BULK (fd: the area) and BULK_OK */
     uint32_t op;
-    uint32_t slots;
+    uint32_t slots;      /* BULK: pages of 4096 bytes */
 };
 _Static_assert(sizeof(struct pli_shm_note) == 8, "control message");
 

@@ -111,7 +111,7 @@ int pli_ring_rx_hold(struct pli_ring_rx *rx, uint32_t *token)
 {
     struct pli_ring_hold *h;
 
-    if (rx->hold_tail - rx->hold_head == PLI_RING_HOLDS)
+    if (rx->hold_tail - rx->hold_head == PLI_RING_HOLDS || rx->cur_slots == 0)
         return -1;
     /* the span from the oldest held record on is lost to the producer: a quarter of the ring at most */
     if (rx->pos + rx->cur_slots - pli_ring_rx_floor(rx) > rx->nslots / 4)

@@ -58,7 +58,7 @@ struct pli_ring_rx {
     uint32_t nslots, mask;
     uint64_t published;      /* the cursor as the producer may see it */
     _Atomic uint64_t *cursor;/* in the own segment */
-    uint32_t cur_slots;      /* of the record being delivered */
+    uint32_t cur_slots;      /* of the record being delivered; 0: it cannot be held in place */
     /* holds: a queue in order of position */
     struct pli_ring_hold holds[PLI_RING_HOLDS];
     uint32_t hold_head, hold_tail; /* free-running; tail - head entries */

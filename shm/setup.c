@@ -44,6 +44,7 @@ int pli_shm_create(struct pli_tr **tr, const struct pli_tr_env *env, const struc
     s->env = *env;
     /* a barrier reaches registered processes only: both must have it, or each publication fences */
     s->fence = !env->peer_membarrier || !env->membarrier;
+    s->bulk.seg.fd = s->bulk.peer_seg.fd = -1;
     s->wake_fd = s->peer_wake_fd = s->seg.fd = s->big.fd = s->peer_seg.fd = s->peer_big.fd = -1;
     s->dirty = calloc(PLI_SHM_FIRST_SLOTS, 1);
     if (!s->dirty) {
@@ -168,7 +169,10 @@ int pli_shm_control(struct pli_tr *tr, const void *blob, size_t len, const int *
         return pli_fail(PLAIT_E_PROTO, "shm: a control message of %zu bytes with %d descriptors", len, nfds);
     }
     memcpy(&note, blob, sizeof note);
-    rc = pli_shm_grow_control(s, &note, &fd);
+    if (note.op == PLI_SHM_CTL_BULK || note.op == PLI_SHM_CTL_BULK_OK)
+        rc = pli_shm_bulk_control(s, &note, &fd);
+    else
+        rc = pli_shm_grow_control(s, &note, &fd);
     if (fd >= 0)
         close(fd);
     return rc;
@@ -183,6 +187,7 @@ void pli_shm_destroy(struct pli_tr *tr, bool forked)
     pli_segment_destroy(&s->big, forked);
     pli_segment_destroy(&s->peer_seg, forked);
     pli_segment_destroy(&s->peer_big, forked);
+    pli_shm_bulk_destroy(s, forked);
     if (s->wake_fd >= 0)
         close(s->wake_fd);
     if (s->peer_wake_fd >= 0)

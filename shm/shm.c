@@ -62,6 +62,15 @@ static int peer_cursor_bad(struct pli_shm *s)
 }
 
 /* No space as of the cached limit: read the cursor again. Not an upcall from send: a bad cursor is reported by the next poll. */
+static void starve(struct pli_shm *s)
+{
+    /* what is held back would never be read, and the space never come back */
+    pli_ring_tx_flush(&s->tx);
+    wake_peer(s);
+    s->starved = true;
+    set_want_space(s, true);
+}
+
 static __attribute__((noinline)) struct pli_shm_slot *room_refresh(struct pli_shm *s, uint32_t k)
 {
     struct pli_shm_slot *slot;
@@ -79,11 +88,7 @@ static __attribute__((noinline)) struct pli_shm_slot *room_refresh(struct pli_sh
     }
     if (++s->full_count >= GROW_AFTER)
         pli_shm_grow_start(s);
-    /* what is held back would never be read, and the space never come back */
-    pli_ring_tx_flush(&s->tx);
-    wake_peer(s);
-    s->starved = true;
-    set_want_space(s, true);
+    starve(s);
     return NULL;
 }
 
@@ -94,7 +99,8 @@ static inline struct pli_shm_slot *room(struct pli_shm *s, uint32_t k)
     return __builtin_expect(slot != NULL, 1) ? slot : room_refresh(s, k);
 }
 
-static inline uint32_t max_payload(const struct pli_shm *s)
+/* Of a record in the ring. */
+static inline uint32_t ring_max(const struct pli_shm *s)
 {
     uint32_t part = s->tx.nslots * 3 / 8 * PLI_SHM_SLOT; /* the most that always fits: see space_back(). A page and more in the first ring */
 
@@ -105,35 +111,24 @@ static inline uint32_t max_payload(const struct pli_shm *s)
 
 static uint32_t shm_max_payload(const struct pli_tr *tr)
 {
-    return max_payload((const struct pli_shm *)tr);
+    const struct pli_shm *s = (const struct pli_shm *)tr;
+
+    return s->bulk.up ? PLI_SHM_BULK_MAX : ring_max(s);
 }
 
 static __attribute__((noinline, cold)) int send_refused(struct pli_shm *s, uint64_t payload)
 {
     if (s->tx.reserved)
         return pli_fail(PLAIT_E_BUSY, "a reservation is open on this link: commit or abandon it first");
-    if (payload > max_payload(s))
-        return pli_fail(PLAIT_E_TOOBIG, "a record of %llu bytes is over the transport's %u", (unsigned long long)payload, max_payload(s));
+    if (payload > shm_max_payload(&s->tr))
+        return pli_fail(PLAIT_E_TOOBIG, "a record of %llu bytes is over the transport's %u", (unsigned long long)payload, shm_max_payload(&s->tr));
     return pli_fail_const(PLAIT_E_AGAIN, "the shared memory ring to the peer is full");
 }
 
-/* A record with a header part, or of several slots. */
-static __attribute__((noinline)) int send_large(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data,
-                                                const void *hdr, bool more)
+static inline void fill_large(uint8_t *to, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr)
 {
     uint32_t hdr_len = pli_meta_hdr_len(meta);
-    uint64_t payload = pli_rec_payload(meta, w1);
-    uint32_t k = pli_ring_slots_for(payload);
-    struct pli_shm_slot *slot;
-    uint8_t *to;
 
-    if (payload > max_payload(s))
-        return send_refused(s, payload);
-    slot = room(s, k);
-    if (!slot)
-        return send_refused(s, payload);
-    to = slot->payload;
-    slot->word1 = w1;
     if (meta & PLI_RF_COOKIE << 8) {
         memcpy(to, &cookie, 8);
         to += 8;
@@ -142,7 +137,66 @@ static __attribute__((noinline)) int send_large(struct pli_shm *s, uint32_t meta
         memcpy(to, hdr, hdr_len);
     if (pli_w1_len(w1))
         memcpy(to + hdr_len, data, pli_w1_len(w1));
-    pli_ring_tx_publish(&s->tx, slot, k, meta);
+}
+
+/* A slot in the ring and len bytes in the bulk area. */
+static struct pli_shm_slot *bulk_room(struct pli_shm *s, uint64_t len, void **place)
+{
+    struct pli_shm_slot *slot;
+
+    if (!s->bulk.up || len > PLI_SHM_BULK_MAX || s->tx.reserved)
+        return NULL;
+    slot = room(s, 1);
+    if (!slot)
+        return NULL;
+    *place = pli_shm_bulk_place(s, (uint32_t)len);
+    if (!*place && !s->starved && pli_ring_tx_refresh(&s->tx))
+        *place = pli_shm_bulk_place(s, (uint32_t)len);
+    pli_shm_bulk_reap(s);
+    if (*place)
+        return slot;
+    if (len > s->bulk.want)
+        s->bulk.want = (uint32_t)len;
+    starve(s);
+    return NULL;
+}
+
+/* Publishes what has been written into the bulk area. */
+static void put_reference(struct pli_shm *s, struct pli_shm_slot *slot, uint32_t meta, uint64_t w1, const void *place)
+{
+    struct pli_shm_bulk_ref ref = { .meta = meta, .offset = (uint64_t)((const char *)place - (const char *)s->bulk.seg.addr) };
+
+    slot->word1 = w1;
+    memcpy(slot->payload, &ref, sizeof ref);
+    pli_shm_bulk_took(s, place, (uint32_t)pli_rec_payload(meta, w1), s->tr.room.pos);
+    pli_ring_tx_publish(&s->tx, slot, 1, pli_rec_meta(PLI_SHM_BULK, 0, 0));
+}
+
+/* A record with a header part, or of several slots. */
+static __attribute__((noinline)) int send_large(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data,
+                                                const void *hdr, bool more)
+{
+    uint64_t payload = pli_rec_payload(meta, w1);
+    uint32_t k = pli_ring_slots_for(payload);
+    struct pli_shm_slot *slot;
+    void *place;
+
+    if (pli_meta_type(meta) == PLI_REC_FRAG || meta & PLI_RF_FRAG << 8)
+        pli_shm_bulk_wanted(s);
+    if (payload > ring_max(s)) {
+        slot = bulk_room(s, payload, &place);
+        if (!slot)
+            return send_refused(s, payload);
+        fill_large(place, meta, w1, cookie, data, hdr);
+        put_reference(s, slot, meta, w1, place);
+    } else {
+        slot = room(s, k);
+        if (!slot)
+            return send_refused(s, payload);
+        slot->word1 = w1;
+        fill_large(slot->payload, meta, w1, cookie, data, hdr);
+        pli_ring_tx_publish(&s->tx, slot, k, meta);
+    }
     if (!more)
         wake_peer(s);
     return 0;
@@ -225,15 +279,20 @@ static int shm_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data
     struct pli_shm_slot *slot;
     uint32_t k = pli_ring_slots_for(payload);
 
-    if (payload > max_payload(s) || s->tx.reserved)
+    if (s->tx.reserved)
         return send_refused(s, payload);
-    slot = room(s, k);
+    if (payload > ring_max(s)) {
+        slot = bulk_room(s, payload, &s->reserved_bulk);
+        k = 1;
+    } else {
+        slot = room(s, k);
+    }
     if (!slot)
         return send_refused(s, payload);
     s->tx.reserved = k;
     s->tr.room.limit = 0; /* no send passes until commit or abandon: it finds no room */
     s->reserved_slot = slot;
-    *data = slot->payload + (cookie ? 8 : 0);
+    *data = (s->reserved_bulk ? (uint8_t *)s->reserved_bulk : slot->payload) + (cookie ? 8 : 0);
     return 0;
 }
 
@@ -250,20 +309,25 @@ static void reservation_over(struct pli_shm *s)
     s->tx.reserved = 0;
     s->tr.room.limit = limit_known(s);
     s->reserved_slot = NULL;
+    s->reserved_bulk = NULL;
 }
 
 static void shm_commit(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, bool more)
 {
     struct pli_shm *s = pli_shm_of(tr);
     struct pli_shm_slot *slot = s->reserved_slot;
+    void *bulk = s->reserved_bulk;
 
     slot->word1 = w1;
     if (meta & PLI_RF_COOKIE << 8)
-        memcpy(slot->payload, &cookie, 8);
+        memcpy(bulk ? bulk : slot->payload, &cookie, 8);
     /* slots beyond what is used may have been written already: payload bytes may begin them */
     memset(&s->tx.dirty[((uint32_t)s->tr.room.pos & s->tx.mask) + 1], 1, s->tx.reserved - 1);
     reservation_over(s);
-    pli_ring_tx_publish(&s->tx, slot, pli_ring_slots_for(pli_rec_payload(meta, w1)), meta);
+    if (bulk)
+        put_reference(s, slot, meta, w1, bulk);
+    else
+        pli_ring_tx_publish(&s->tx, slot, pli_ring_slots_for(pli_rec_payload(meta, w1)), meta);
     if (!more)
         wake_peer(s);
 }
@@ -334,6 +398,8 @@ static bool space_back(const struct pli_shm *s)
 {
     uint64_t space = limit_known(s) - s->tr.room.pos;
 
+    if (s->bulk.want && !pli_shm_bulk_place(s, s->bulk.want))
+        return false;
     return space > s->tx.nslots / 4 && space >= s->need;
 }
 
@@ -347,7 +413,7 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
     if (!s->starved || s->tx.reserved || !space_back(s))
         return 0;
     s->starved = false;
-    s->need = 0;
+    s->need = s->bulk.want = 0;
     set_want_space(s, false);
     s->tr.up->writable(s->tr.owner);
     return 1;
@@ -424,6 +490,25 @@ static void poll_over(struct pli_shm *s, int n, int visited)
         shm_flush(&s->tr);
 }
 
+/* A record in the bulk area. The reference lies in the peer's memory: each of its fields is read once. -1 when the link has failed. */
+static __attribute__((noinline)) int deliver_bulk(struct pli_shm *s, const struct pli_shm_slot *slot, uint64_t w1)
+{
+    const volatile struct pli_shm_bulk_ref *ref = (const volatile struct pli_shm_bulk_ref *)slot->payload;
+    uint32_t meta = ref->meta;
+    const void *payload = pli_shm_bulk_find(s, ref->offset, pli_rec_payload(meta, w1));
+
+    if (!payload)
+        return bad_record(s, "shm: a record outside of the bulk area");
+    if (pli_meta_type(meta) >= PLI_REC_TRANSPORT)
+        return bad_record(s, "shm: a record of the transport's own in the bulk area");
+    s->rx.cur_slots = 0; /* to be copied, not held in place: the space is taken back in order */
+    if (s->tr.up->rx(s->tr.owner, meta, w1, payload) < 0)
+        return -1;
+    s->rx.pos++;
+    publish_cursor(s); /* the sender has little space of this kind */
+    return 0;
+}
+
 static int shm_poll(struct pli_tr *tr, int budget)
 {
     struct pli_shm *s = pli_shm_of(tr);
@@ -444,6 +529,13 @@ static int shm_poll(struct pli_tr *tr, int budget)
         uint64_t payload = pli_rec_payload(meta, w1);
         uint32_t k = 1;
 
+        if (__builtin_expect(pli_meta_type(meta) == PLI_SHM_BULK, 0)) {
+            if (deliver_bulk(s, slot, w1) < 0)
+                return n + 1;
+            if (++n == 1 && dialogue(s))
+                break;
+            continue;
+        }
         if (__builtin_expect(pli_meta_type(meta) >= PLI_REC_TRANSPORT, 0)) {
             if (own_record(s, pli_meta_type(meta)) < 0)
                 return n;

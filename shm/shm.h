@@ -4,6 +4,7 @@
 #define PLI_SHM_SHM_H
 
 #include "runtime/transport.h"
+#include "shm/bulk.h"
 #include "shm/ring.h"
 #include "shm/segment.h"
 #include "shm/turn.h"
@@ -35,6 +36,8 @@ struct pli_shm {
     struct pli_segment seg, peer_seg;       /* ctl and first ring */
     struct pli_segment big, peer_big;       /* the larger rings, addr NULL until made */
     uint32_t big_slots, peer_big_slots;
+    struct pli_shm_bulk bulk;
+    void *reserved_bulk;             /* the place of a long reservation */
     uint8_t *dirty, *big_dirty;
     int wake_fd, peer_wake_fd;
     struct pli_tr_env env;

@@ -214,6 +214,12 @@ Test(fault_memory, bad_growth)
         { "memory without seals", 1, 1024, 65536, -1, 1, 8 },
         { "an answer to nothing", 2, 2048, 65536, 0, 0, 8 },
         { "an answer with memory", 2, 2048, 65536, 0, 1, 8 },
+        { "no bulk memory", 3, 16, 65536, 0, 0, 8 },
+        { "a bulk area of nothing", 3, 0, 65536, 0, 1, 8 },
+        { "a huge bulk area", 3, 0xffffffffu, 65536, 0, 1, 8 },
+        { "bulk memory that is too small", 3, 17, 65536, 0, 1, 8 },
+        { "bulk memory without seals", 3, 16, 65536, -1, 1, 8 },
+        { "an answer to no bulk area", 4, 512, 65536, 0, 0, 8 },
     };
     struct world *w = listening_world();
     struct innocent in;
@@ -282,6 +288,85 @@ Test(fault_memory, growing_twice_and_never)
     cr_assert_not_null(strstr(w->srv[2].c_text, "never gave"), "%s", w->srv[2].c_text);
     hostile_close(h);
     innocent_check(w, &in);
+    innocent_end(w, &in);
+    end_world(w);
+}
+
+/* A good bulk area, twice. */
+Test(fault_memory, a_second_bulk_area)
+{
+    struct world *w = listening_world();
+    struct innocent in;
+    struct hostile *h;
+    struct fault f = { .size = 1024 * 64 };
+
+    innocent_start(w, &in);
+    h = new_hostile(w);
+    hostile_open(h);
+    for (int i = 0; i < 2; i++) {
+        struct pli_wire_msg msg = { .type = PLI_WIRE_TR_CONTROL, .nfds = 1 };
+        struct pli_shm_note note = { PLI_SHM_CTL_BULK, 16 };
+        int fd = make_memfd(&f);
+
+        msg.tr.blob.p = &note;
+        msg.tr.blob.len = sizeof note;
+        hostile_send(h, &msg, &fd);
+        close(fd);
+    }
+    WAIT(w, w->srv[1].closed, 1);
+    cr_assert_eq(w->srv[1].c_code, PLAIT_E_PROTO);
+    cr_assert_not_null(strstr(w->srv[1].c_text, "second bulk area"), "%s", w->srv[1].c_text);
+    hostile_close(h);
+    innocent_check(w, &in);
+    innocent_end(w, &in);
+    end_world(w);
+}
+
+/* References into it that lead outside of it, or to what must not be there. */
+Test(fault_memory, bad_bulk_references)
+{
+    static const struct {
+        const char *what, *word;
+        uint32_t meta, len;
+        uint64_t offset;
+    } cases[] = {
+        { "behind the area", "outside", PLI_REC_ONEWAY, 16, 65536 },
+        { "across its end", "outside", PLI_REC_ONEWAY, 100, 65536 - 64 },
+        { "far away", "outside", PLI_REC_ONEWAY, 16, UINT64_C(1) << 63 },
+        { "an offset that wraps", "outside", PLI_REC_ONEWAY, 16, UINT64_MAX - 63 },
+        { "an odd offset", "outside", PLI_REC_ONEWAY, 16, 8 },
+        { "a length that is too much with its header", "outside", PLI_REC_ONEWAY | 1024u << 16, 16, 65536 - 64 },
+        { "a pad", "transport's own", PLI_SHM_PAD, 16, 0 },
+        { "a reference", "transport's own", PLI_SHM_BULK, 16, 0 },
+        { "a record of no type", "unknown type", 11, 16, 0 },
+        { "several records", "flags", PLI_REC_ONEWAY | 1u << PLI_RING_PACK_SHIFT, 16, 0 },
+    };
+    struct world *w = listening_world();
+    struct innocent in;
+
+    innocent_start(w, &in);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hostile *h = new_hostile(w);
+        struct fault f = { .size = 1024 * 64 };
+        struct pli_wire_msg msg = { .type = PLI_WIRE_TR_CONTROL, .nfds = 1 };
+        struct pli_shm_note note = { PLI_SHM_CTL_BULK, 16 };
+        struct pli_wire_msg answer;
+        struct pli_shm_bulk_ref ref[16] = { { cases[i].meta, 0, cases[i].offset } };
+        int fd = make_memfd(&f);
+
+        hostile_open(h);
+        msg.tr.blob.p = &note;
+        msg.tr.blob.len = sizeof note;
+        hostile_send(h, &msg, &fd);
+        close(fd);
+        hostile_expect(h, &answer, PLI_WIRE_TR_CONTROL);
+        hostile_record(h, PLI_SHM_BULK, pli_rec_w1(cases[i].len, h->chan, 0), 0, ref);
+        WAIT(w, w->srv[i + 1].closed, 1);
+        cr_assert_eq(w->srv[i + 1].c_code, PLAIT_E_PROTO, "%s: %s", cases[i].what, w->srv[i + 1].c_text);
+        cr_assert_not_null(strstr(w->srv[i + 1].c_text, cases[i].word), "%s: %s", cases[i].what, w->srv[i + 1].c_text);
+        hostile_close(h);
+        innocent_check(w, &in);
+    }
     innocent_end(w, &in);
     end_world(w);
 }

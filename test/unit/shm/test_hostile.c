@@ -162,7 +162,7 @@ Test(hostile, last_slot)
 
 Test(hostile, unknown_types)
 {
-    for (uint32_t type = PLI_SHM_SWITCH + 1; type <= 0xff; type++) {
+    for (uint32_t type = PLI_SHM_BULK + 1; type <= 0xff; type++) {
         nfailed = 0;
         record(0, type, 0);
         fails(PLAIT_E_PROTO, "unknown type");
@@ -173,6 +173,12 @@ Test(hostile, switch_without_a_ring)
 {
     record(0, PLI_SHM_SWITCH, 0);
     fails(PLAIT_E_PROTO, "never gave");
+}
+
+Test(hostile, bulk_without_an_area)
+{
+    record(0, PLI_SHM_BULK, 0);
+    fails(PLAIT_E_PROTO, "bulk area");
 }
 
 /* Pads as fast as they are read: the poll must come back. */

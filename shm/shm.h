@@ -56,7 +56,7 @@ int pli_shm_grow_control(struct pli_shm *s, const struct pli_shm_note *note, int
 /* The SWITCH record came: go on in the peer's larger ring. False: there is none. */
 bool pli_shm_grow_switch_rx(struct pli_shm *s);
 
-/* shm.c */
+/* send.c */
 int pli_shm_send_small(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, unsigned more);
 
 /* setup.c */

@@ -263,6 +263,7 @@ int plait_ctx_destroy(struct plait_ctx *ctx)
     pli_src_fini(ctx);
     pli_place_unpin(ctx);
     pli_handover_destroy(ctx, ctx->forked);
+    free(ctx->spare);
     free(ctx->hot);
     free(ctx);
     return 0;

@@ -78,6 +78,7 @@ struct plait_ctx {
     bool armed;               /* all links are parked, 'sleeping' is set: asleep, or about to be */
     struct pli_list deferred;
     struct plait_ctx_stats st;
+    void *spare;              /* a large buffer of the last long message, for the next one (recv.c) */
 
     /* ---- the owner's, colder ---- */
     struct pli_heap timers;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Receiving: records become messages, messages are delivered, held and released. */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/conn.h"
+#include "util/copy.h"
 #include "util/err.h"
 
 #define ALIGN8(n) (((n) + 7u) & ~7u)
@@ -83,6 +85,34 @@ static inline void finish(struct plait_conn *c, struct pli_msg *m)
     }
 }
 
+/* ---- buffers of long messages ---- */
+
+#define SPARE_MIN (128u << 10) /* malloc() gives smaller ones again by itself */
+#define SPARE_MAX (80u << 20)
+
+/* Owner thread, as the next. Fresh pages cost more than the copy into them: one large buffer is kept for the next message. */
+static void *buffer_new(struct plait_ctx *ctx, size_t size)
+{
+    void *buf = ctx->spare;
+
+    if (size < SPARE_MIN || !buf || malloc_usable_size(buf) < size)
+        return malloc(size);
+    ctx->spare = NULL;
+    return buf;
+}
+
+static void buffer_free(struct plait_ctx *ctx, void *buf)
+{
+    size_t size = buf ? malloc_usable_size(buf) : 0;
+
+    if (size >= SPARE_MIN && size <= SPARE_MAX && (!ctx->spare || malloc_usable_size(ctx->spare) < size)) {
+        free(ctx->spare);
+        ctx->spare = buf;
+    } else {
+        free(buf);
+    }
+}
+
 /* After on_message. */
 void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m)
 {
@@ -93,7 +123,8 @@ void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m)
         return;
     }
     finish(c, m);
-    free(m->buf);
+    if (__builtin_expect(m->buf != NULL, 0))
+        buffer_free(c->ctx, m->buf);
 }
 
 void pli_conn_credit_due(struct plait_conn *c)
@@ -170,7 +201,7 @@ static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, 
     if (__builtin_expect(fn != NULL, 1))
         fn(status ? NULL : &m.pub, status, arg);
     if (__builtin_expect(m.buf && !(m.flags & PLI_MSG_HELD), 0))
-        free(m.buf);
+        buffer_free(c->ctx, m.buf);
     return 0;
 }
 
@@ -221,7 +252,7 @@ static int asm_start(struct plait_conn *c, uint32_t meta, uint64_t cookie, const
         return pli_conn_breach(c, "a long message inside another");
     if (total <= len || total > c->max_msg)
         return pli_conn_breach(c, "the total length of a long message");
-    in->buf = malloc(ALIGN8(hdr_len) + (size_t)total);
+    in->buf = buffer_new(c->ctx, ALIGN8(hdr_len) + (size_t)total);
     if (!in->buf) {
         pli_link_fail(c->link, PLAIT_E_NOMEM, "no memory to receive a long message");
         return PLAIT_E_NOMEM;
@@ -233,7 +264,7 @@ static int asm_start(struct plait_conn *c, uint32_t meta, uint64_t cookie, const
     in->cookie = (uint32_t)cookie;
     pli_conn_update_rx(c);
     memcpy(in->buf, hdr, hdr_len);
-    memcpy(in->buf + ALIGN8(hdr_len), data, len);
+    pli_copy(in->buf + ALIGN8(hdr_len), data, len);
     return 0;
 }
 
@@ -245,7 +276,7 @@ static int asm_more(struct plait_conn *c, const void *data, uint32_t len)
         return pli_conn_breach(c, "a part without a beginning");
     if (len > in->total - in->got || len == 0)
         return pli_conn_breach(c, "the parts of a long message are longer than it");
-    memcpy(in->buf + ALIGN8(in->hdr_len) + in->got, data, len);
+    pli_copy(in->buf + ALIGN8(in->hdr_len) + in->got, data, len);
     in->got += len;
     return in->got == in->total ? asm_done(c) : 0;
 }

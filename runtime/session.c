@@ -121,8 +121,8 @@ int pli_session_opts_check(const struct plait_session_opts *o)
         return pli_fail(PLAIT_E_INVAL, "%u contexts: PLAIT_MAX_CONNS is %u", o->nctxs, PLAIT_MAX_CONNS);
     if (o->window < 1 || o->window > 16384)
         return pli_fail(PLAIT_E_INVAL, "a window of %u messages is not from 1 to 16384", o->window);
-    if (o->max_msg < 64 || o->max_msg > PLAIT_EAGER_MAX)
-        return pli_fail(PLAIT_E_INVAL, "max_msg of %u bytes is not from 64 to PLAIT_EAGER_MAX, %u", o->max_msg, PLAIT_EAGER_MAX);
+    if (o->max_msg < 64 || o->max_msg > PLAIT_MSG_MAX)
+        return pli_fail(PLAIT_E_INVAL, "max_msg of %u bytes is not from 64 to PLAIT_MSG_MAX, %u", o->max_msg, PLAIT_MSG_MAX);
     for (unsigned i = 0; i < o->nctxs; i++)
         if (!o->ctxs[i])
             return pli_fail(PLAIT_E_INVAL, "context %u of the session's is NULL", i);

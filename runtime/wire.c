@@ -268,7 +268,7 @@ static void parse_conn(struct reader *r, struct pli_wire_msg *m)
         get_text(r, "text", &m->conn.text, 0, PLI_WIRE_TEXT_MAX);
     } else {
         m->conn.window = get_range(r, "window", 1, WINDOW_MAX);
-        m->conn.max_msg = get_range(r, "max_msg", MSG_MIN, PLAIT_EAGER_MAX);
+        m->conn.max_msg = get_range(r, "max_msg", MSG_MIN, PLAIT_MSG_MAX);
     }
 }
 

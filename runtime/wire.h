@@ -117,7 +117,7 @@ struct pli_wire_msg {
             uint16_t peer_chan; /* CONN_ACCEPT, CONN_REFUSE: the channel number of CONN_OPEN */
             uint32_t
                 window; /* messages that the sender lets the other side have unreleased, 1..16384, checked */
-            uint32_t max_msg; /* bytes, 64..PLAIT_EAGER_MAX, checked */
+            uint32_t max_msg; /* bytes, 64..PLAIT_MSG_MAX, checked */
             int32_t code;     /* CONN_REFUSE */
             struct pli_wire_bytes text;
         } conn;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The shm transport's producer: the short path, large and long records, reservations, and what happens when there is no space. */
 #include "shm/wake.h"
+#include "util/copy.h"
 #include "util/err.h"
 
 #define MAX_RECORD 8192u /* bytes of one record in the ring at most: longer ones go to the bulk area, or in parts, whose two copies overlap */
@@ -90,7 +91,7 @@ static inline void fill_large(uint8_t *to, uint32_t meta, uint64_t w1, uint64_t 
     if (hdr_len)
         memcpy(to, hdr, hdr_len);
     if (pli_w1_len(w1))
-        memcpy(to + hdr_len, data, pli_w1_len(w1));
+        pli_copy(to + hdr_len, data, pli_w1_len(w1));
 }
 
 /* A slot in the ring and len bytes in the bulk area. */

@@ -90,7 +90,6 @@ static unsigned long parse_number(struct argp_state *state, const char *name, co
 
 static void check(struct perf_opts *o, struct argp_state *state)
 {
-    unsigned only_limit = 1u << PERF_LIMIT;
     size_t max = 0;
 
     for (unsigned i = 0; i < o->windows.n; i++)
@@ -99,9 +98,6 @@ static void check(struct perf_opts *o, struct argp_state *state)
     for (unsigned i = 0; i < o->sizes.n; i++)
         if (o->sizes.v[i] > max)
             max = o->sizes.v[i];
-    if (max > PLAIT_EAGER_MAX && o->tests & ~only_limit)
-        argp_error(state, "--size: messages have at most %uk bytes in this version, not %zu",
-                   PLAIT_EAGER_MAX >> 10, max);
     if (max > LIMIT_BW_MAX_SIZE)
         argp_error(state, "--size: %zu bytes are more than %uM", max, LIMIT_BW_MAX_SIZE >> 20);
     if (o->serve && (o->tests || o->connect))

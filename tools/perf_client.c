@@ -132,6 +132,7 @@ int perf_client_open(struct perf_client *c, const struct plait_conn_ops *ops, un
     so.data = data;
     so.data_len = strlen(data);
     so.window = window;
+    so.max_msg = LIMIT_BW_MAX_SIZE;
     if (plait_session_open(&c->session, c->ctx, c->uri, &so) < 0)
         return perf_fail(c, PLAIT_E_CLOSED, NULL);
     if (plait_session_wait(c->session, -1) < 0)

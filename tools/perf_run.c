@@ -20,7 +20,7 @@ struct run {
     bool park;   /* one core for both sides */
 };
 
-static unsigned char payload[PLAIT_EAGER_MAX];
+static unsigned char *payload;
 
 /* ---- where ---- */
 
@@ -280,22 +280,37 @@ static int with_peer(struct run *r, int cpu_a, int cpu_b)
     return status;
 }
 
+/* What is sent: as much as the largest message that is asked for, and at least what the tests send by themselves. */
+static int make_payload(const struct perf_opts *o)
+{
+    size_t max = 16u << 20;
+
+    for (unsigned i = 0; i < o->sizes.n; i++)
+        if (o->sizes.v[i] > max)
+            max = o->sizes.v[i];
+    payload = malloc(max);
+    for (size_t i = 0; payload && i < max; i++)
+        payload[i] = (unsigned char)i;
+    return payload ? 0 : -1;
+}
+
 int perf_run(const struct perf_opts *o)
 {
     struct run *r = calloc(1, sizeof(*r));
     int cpus[2] = { o->cpus[0], o->cpus[1] }, status = CLI_OK;
 
-    if (!r)
+    if (!r || make_payload(o) < 0) {
+        free(r);
         return cli_error("no memory");
+    }
     r->o = o;
     r->c.peer_cpu = -1;
     r->peer.in = r->peer.out = -1;
-    for (size_t i = 0; i < sizeof(payload); i++)
-        payload[i] = (unsigned char)i;
     perf_choose_cpus(cpus);
     r->park = cpus[0] == cpus[1] && !o->connect;
     if (limit_pair_open(&r->pair, cpus[0], cpus[1]) < 0) {
         free(r);
+        free(payload);
         return cli_error("%s", limit_error());
     }
     if (limit_pair_note(r->pair))
@@ -306,5 +321,6 @@ int perf_run(const struct perf_opts *o)
         status = with_peer(r, cpus[0], cpus[1]);
     limit_pair_close(r->pair);
     free(r);
+    free(payload);
     return status;
 }

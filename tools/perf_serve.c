@@ -69,6 +69,7 @@ static const char *admit(struct client *c, const struct plait_session_request *r
     opts->data = data;
     opts->data_len = strlen(data);
     opts->window = window;
+    opts->max_msg = LIMIT_BW_MAX_SIZE;
     return NULL;
 }
 

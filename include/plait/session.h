@@ -35,7 +35,8 @@ struct plait_msg;
 
 #define PLAIT_MAX_PRIVATE 4096u        /**< most bytes of private data of open, accept and reject */
 #define PLAIT_MAX_CONNS 256u           /**< most connections of one session */
-#define PLAIT_EAGER_MAX (256u * 1024u) /**< the largest value of max_msg */
+#define PLAIT_EAGER_MAX (256u * 1024u) /**< the usual max_msg */
+#define PLAIT_MSG_MAX (1u << 30)       /**< the largest value of max_msg */
 #define PLAIT_HDR_MAX 1024u            /**< most bytes of a message's header part */
 
 /** What a connection tells its user. Any member may be NULL. The struct must outlive the session. */
@@ -71,7 +72,8 @@ struct plait_session_opts {
                                         connections are spread over. NULL: the lead (listener's) context alone */
     unsigned nctxs;           /**< entries of ctxs, at most PLAIT_MAX_CONNS */
     uint32_t window;          /**< messages that may be unreleased at the peer, per connection: 1..16384 (1024) */
-    uint32_t max_msg;         /**< largest message to accept, bytes: 64..PLAIT_EAGER_MAX (PLAIT_EAGER_MAX) */
+    uint32_t max_msg;         /**< largest message to accept, bytes: 64..PLAIT_MSG_MAX (PLAIT_EAGER_MAX); so much memory
+                                   is taken for a message that is coming in */
     uint32_t open_timeout_ms; /**< client: for the whole opening (5000) */
     uint32_t linger_ms;       /**< how long an orderly close may take before it becomes an abort (5000) */
 };

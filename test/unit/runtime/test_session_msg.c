@@ -261,9 +261,11 @@ static void on_big_reply(struct plait_msg *m, int status, void *arg)
               has_bytes(m->hdr, m->hdr_len, seed + 1);
 }
 
+enum { BIGGEST = 9000001 };
+
 static void try_size(struct world *w, struct log *cli, size_t len, uint32_t hdr_len)
 {
-    static uint8_t data[PLAIT_EAGER_MAX], hdr[PLAIT_HDR_MAX];
+    static uint8_t data[BIGGEST], hdr[PLAIT_HDR_MAX];
     struct plait_out out = PLAIT_OUT_INIT;
     struct log *srv = &w->srv[0];
     unsigned before = srv->msgs;
@@ -322,6 +324,30 @@ Test(session_msg, every_size_around_the_thresholds)
             try_size(w, &cli, sizes[i], hdrs[j]);
     for (size_t len = 0; len < 300; len++)
         try_size(w, &cli, len, (uint32_t)(len * 5 % 77));
+    end_session(w, &cli);
+    check_log(&cli);
+    end_world(w);
+}
+
+/* Above the usual maximum: both sides have agreed to take them. In parts, through the ring and then the bulk area. */
+Test(session_msg, messages_of_megabytes)
+{
+    static const size_t lens[] = { 262145, 264191, 264192, 264193, 300001, 528385, 1048576, 1048577, 5000000, BIGGEST };
+    struct world *w = listening_world();
+    struct log cli;
+    struct plait_session_opts o = session_opts(&cli);
+    struct plait_out out = PLAIT_OUT_INIT;
+
+    w->accept.max_msg = o.max_msg = BIGGEST;
+    w->on_msg = check_oneway;
+    open_session(w, &cli, &o);
+    for (size_t i = 0; i < sizeof lens / sizeof lens[0]; i++) {
+        try_size(w, &cli, lens[i], 0);
+        try_size(w, &cli, lens[i], 1024);
+    }
+    out.data = &o;
+    out.len = BIGGEST + 1;
+    FAILS(plait_sendx(cli.conn[0], &out), PLAIT_E_TOOBIG);
     end_session(w, &cli);
     check_log(&cli);
     end_world(w);

@@ -329,7 +329,7 @@ Test(session_open, wrong_options_and_uris)
     BAD(window, 0);
     BAD(window, 16385);
     BAD(max_msg, 63);
-    BAD(max_msg, PLAIT_EAGER_MAX + 1);
+    BAD(max_msg, PLAIT_MSG_MAX + 1);
     BAD(data_len, PLAIT_MAX_PRIVATE + 1);
     BAD(data_len, 1);
     BAD(nctxs, 1);

@@ -221,7 +221,7 @@ static const struct defect defects[] = {
     {PLI_WIRE_CONN_OPEN, 22, 0, 4, "'window'"},
     {PLI_WIRE_CONN_OPEN, 22, 16385, 4, "'window'"},
     {PLI_WIRE_CONN_OPEN, 26, 63, 4, "'max_msg'"},
-    {PLI_WIRE_CONN_OPEN, 26, PLAIT_EAGER_MAX + 1, 4, "'max_msg'"},
+    {PLI_WIRE_CONN_OPEN, 26, PLAIT_MSG_MAX + 1, 4, "'max_msg'"},
     {PLI_WIRE_CONN_ACCEPT, 24, 0, 4, "'window'"},
     {PLI_WIRE_CONN_ACCEPT, 28, 0, 4, "'max_msg'"},
     {PLI_WIRE_CONN_REFUSE, 22, 0, 4, "'code'"},

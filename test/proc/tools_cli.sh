@@ -40,7 +40,7 @@ mistake "256k" ping --size 1M plait://127.0.0.1:1
 mistake test perf
 mistake "'frob'" perf frob
 mistake "'8x'" perf lat --size 8x
-mistake "256k" perf lat --size 300M
+mistake "256M" perf lat --size 300M
 mistake "'0'" perf lat --rounds 0
 mistake 16384 perf rpc --window 20000
 mistake "'rdma'" perf lat --transport rdma

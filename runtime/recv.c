@@ -95,7 +95,8 @@ static void *buffer_new(struct plait_ctx *ctx, size_t size)
 {
     void *buf = ctx->spare;
 
-    if (size < SPARE_MIN || !buf || malloc_usable_size(buf) < size)
+    /* not one that is far too large: the message may be held for long */
+    if (size < SPARE_MIN || !buf || malloc_usable_size(buf) < size || malloc_usable_size(buf) / 2 > size)
         return malloc(size);
     ctx->spare = NULL;
     return buf;
@@ -254,8 +255,8 @@ static int asm_start(struct plait_conn *c, uint32_t meta, uint64_t cookie, const
         return pli_conn_breach(c, "the total length of a long message");
     in->buf = buffer_new(c->ctx, ALIGN8(hdr_len) + (size_t)total);
     if (!in->buf) {
-        pli_link_fail(c->link, PLAIT_E_NOMEM, "no memory to receive a long message");
-        return PLAIT_E_NOMEM;
+        /* its other parts will find a connection that has ended */
+        return pli_conn_event(c, PLI_CEV_ABORT, PLAIT_E_NOMEM, "no memory to receive a long message");
     }
     in->meta = meta & ~(PLI_RF_FRAG << 8);
     in->hdr_len = hdr_len;

@@ -26,6 +26,9 @@ static int send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_
 
 /* ---- parts and the queue ---- */
 
+/* Of longer messages memory for what may have to be queued is taken before the first part goes out: then there may be none. */
+#define COPY_FIRST (1u << 20)
+
 /* Sends of m what fits: 0 all of it, PLAIT_E_AGAIN not all. */
 static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
 {
@@ -69,15 +72,28 @@ static void enqueue(struct plait_conn *c, struct pli_txmsg *m)
     pli_conn_update_limit(c);
 }
 
-/* Queues what is left of m, with a copy of its bytes unless they stay with the user. */
-static int enqueue_rest(struct plait_conn *c, const struct pli_txmsg *m, bool copy)
+/* Space to queue m in, with a copy of its bytes unless they stay with the user. */
+static struct pli_txmsg *queue_entry(const struct pli_txmsg *m, bool copy)
 {
     size_t rest = copy ? m->len - m->sent : 0;
     size_t hdr = m->started ? 0 : m->hdr_len;
     struct pli_txmsg *q = malloc(sizeof *q + hdr + rest);
 
     if (!q)
-        return pli_fail(PLAIT_E_NOMEM, "no memory to queue a message of %zu bytes", m->len);
+        pli_fail(PLAIT_E_NOMEM, "no memory to queue a message of %zu bytes", m->len);
+    return q;
+}
+
+/* Queues what is left of m in q, which was made for as much or more; NULL: makes it. */
+static int enqueue_rest(struct plait_conn *c, const struct pli_txmsg *m, bool copy, struct pli_txmsg *q)
+{
+    size_t rest = copy ? m->len - m->sent : 0;
+    size_t hdr = m->started ? 0 : m->hdr_len;
+
+    if (!q)
+        q = queue_entry(m, copy);
+    if (!q)
+        return PLAIT_E_NOMEM;
     *q = *m;
     pli_list_init(&q->node);
     if (hdr)
@@ -99,18 +115,26 @@ static int enqueue_rest(struct plait_conn *c, const struct pli_txmsg *m, bool co
 /* Sends as much of m as fits and queues the rest. must: queue it even if nothing of it fits. */
 static int send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, bool must, bool more)
 {
+    struct pli_txmsg *q = NULL;
     int rc = PLAIT_E_AGAIN;
 
+    if (copy && m->len > COPY_FIRST) {
+        q = queue_entry(m, true);
+        if (!q)
+            return PLAIT_E_NOMEM;
+    }
     if (pli_list_is_empty(&c->txq))
         rc = push_txmsg(c, m, more);
-    if (rc == 0)
-        return 0;
-    if (rc != PLAIT_E_AGAIN && rc != PLAIT_E_BUSY)
+    if (rc == 0 || (rc != PLAIT_E_AGAIN && rc != PLAIT_E_BUSY)) {
+        free(q);
         return rc;
+    }
     pli_link_starved(c->link);
-    if (!m->started && !must)
+    if (!m->started && !must) {
+        free(q);
         return rc;
-    rc = enqueue_rest(c, m, copy);
+    }
+    rc = enqueue_rest(c, m, copy, q);
     if (rc < 0 && m->started) /* half of it is out, the rest cannot follow */
         pli_link_fail(c->link, rc, pli_err_text());
     else if (rc < 0)

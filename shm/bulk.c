@@ -103,7 +103,18 @@ static const struct pli_shm_bulk_rec *record(const struct pli_shm_bulk *b, uint3
 
 static bool passed(const struct pli_shm *s, uint32_t i)
 {
-    return record(&s->bulk, i)->pos < s->tx.seen_cursor;
+    return record(&s->bulk, i)->pos < s->bulk.seen;
+}
+
+bool pli_shm_bulk_refresh(struct pli_shm *s)
+{
+    /* acquire: pairs with the consumer's release in bulk_read(); our writes to the area come after its reads */
+    uint64_t cursor = atomic_load_explicit(&s->peer->bulk_cursor, memory_order_acquire);
+
+    if (cursor < s->bulk.seen || cursor > s->tr.room.pos)
+        return false;
+    s->bulk.seen = cursor;
+    return true;
 }
 
 void *pli_shm_bulk_place(const struct pli_shm *s, uint32_t len)

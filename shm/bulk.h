@@ -3,8 +3,9 @@
  * on their way at once. Lines that one core has just written move to another at the pace of its private caches; with more than
  * these hold in flight, they stream from the cache that both share (measured: doc/memory-model.md).
  *
- * The sender writes payloads one behind the other, in the order of their records, and takes the space back when the consumer's cursor has
- * passed the record. Nothing here is ever held in place by the receiver: what it keeps it copies. */
+ * The sender writes payloads one behind the other, in the order of their records, and takes the space back when the consumer's bulk cursor
+ * has passed the record. Nothing here is ever held in place by the receiver: what it keeps it copies. Hence a cursor of its own, which
+ * records that are held in the ring do not stop. */
 #ifndef PLI_SHM_BULK_H
 #define PLI_SHM_BULK_H
 
@@ -15,7 +16,7 @@
 #define PLI_SHM_BULK_SIZE (2u << 20)
 #define PLI_SHM_BULK_PAGE 4096u
 #define PLI_SHM_BULK_MAX (256u * 1024u + 2048u) /* bytes of one payload: the longest message with header part and cookie */
-#define PLI_SHM_BULK_PEER_MAX (256u << 20)      /* the largest area that is taken from a peer */
+#define PLI_SHM_BULK_PEER_MAX (16u << 20)       /* the largest area that is taken from a peer */
 #define PLI_SHM_BULK_RECORDS 64u                /* in the area at once, at most */
 #define PLI_SHM_BULK_AFTER 32u                  /* parts of long messages that a link must have sent before */
 #define PLI_SHM_BULK_TOTAL (512ull << 20)       /* bytes of all areas of a process; further links do without */
@@ -33,6 +34,7 @@ struct pli_shm_bulk {
     bool asked, up;                   /* BULK has been sent; answered */
     uint32_t parts;                   /* of long messages sent so far */
     uint32_t want;                    /* bytes that found no space, 0: none */
+    uint64_t seen;                    /* greatest valid bulk cursor read */
     uint32_t head, tail;              /* free-running; tail - head records */
     struct pli_shm_bulk_rec recs[PLI_SHM_BULK_RECORDS];
 };
@@ -42,6 +44,9 @@ void pli_shm_bulk_wanted(struct pli_shm *s);
 
 /* BULK and BULK_OK. Takes *fd over and sets it to -1, if it needs it. 0 or a negative code: the link fails. */
 int pli_shm_bulk_control(struct pli_shm *s, const struct pli_shm_note *note, int *fd);
+
+/* Reads the consumer's bulk cursor anew. False: the peer wrote nonsense there (it went back, or beyond what was sent). */
+bool pli_shm_bulk_refresh(struct pli_shm *s);
 
 /* A place for len bytes as of the cursor last read. NULL: there is none. */
 void *pli_shm_bulk_place(const struct pli_shm *s, uint32_t len);

@@ -35,13 +35,16 @@ struct pli_shm_ctl {
     /* as a receiver of the peer's ring */
     _Atomic uint64_t cursor;     /* every slot below this number may be written again; published lazily */
     _Atomic uint32_t parked;     /* epoch; odd: asleep, write the eventfd */
-    uint8_t pad0[64 - 12];
+    uint32_t pad;
+    _Atomic uint64_t bulk_cursor;/* the payloads of long records below this number may be written again; published after each */
+    uint8_t pad0[64 - 24];
     /* as a sender in the own ring */
     _Atomic uint32_t want_space; /* 1: publish the cursor eagerly, the sender waits for space */
     uint8_t pad1[64 - 4];
 };
 _Static_assert(sizeof(struct pli_shm_ctl) == 128, "two lines");
 _Static_assert(offsetof(struct pli_shm_ctl, parked) == 8, "parked shares the cursor's line");
+_Static_assert(offsetof(struct pli_shm_ctl, bulk_cursor) == 16, "and so does bulk_cursor");
 _Static_assert(offsetof(struct pli_shm_ctl, want_space) == 64, "want_space has a line of its own");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to be shared");
 
@@ -58,7 +61,7 @@ _Static_assert(sizeof(struct pli_shm_bulk_ref) == 16, "it fits into a slot");
 
 /* Messages of the transport through the control channel; host byte order, since both are on this host. */
 #define PLI_SHM_DESC_MAGIC 0x6d687370u /* "pshm" */
-#define PLI_SHM_DESC_VERSION 2u /* 1: without shared slots */
+#define PLI_SHM_DESC_VERSION 3u /* 1: without shared slots, 2: without the bulk area */
 struct pli_shm_desc { /* connect: fds are the segment and the eventfd */
     uint32_t magic, version;
     uint32_t slots;      /* of the first ring */

@@ -37,6 +37,8 @@ static __attribute__((noinline)) int own_record(struct pli_shm *s, uint32_t type
 {
     if (type == PLI_SHM_PAD) {
         s->rx.pos += pli_ring_rx_contig(&s->rx);
+        if (s->rx.pos - s->rx.published >= s->rx.nslots / 4)
+            give_back(s);
         return 0;
     }
     if (type == PLI_SHM_SWITCH) {
@@ -58,7 +60,7 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
 {
     if (s->switch_due)
         pli_shm_grow_finish(s);
-    if (!pli_ring_tx_refresh(&s->tx))
+    if (!pli_ring_tx_refresh(&s->tx) || (s->bulk.want && !pli_shm_bulk_refresh(s)))
         return peer_cursor_bad(s);
     /* a reservation is in the way of everything: space is told of when it has ended */
     if (!s->starved || s->tx.reserved || !pli_shm_space_back(s))
@@ -141,6 +143,16 @@ static void poll_over(struct pli_shm *s, int n, int visited)
         pli_shm_flush(&s->tr);
 }
 
+/* The payload of the record before pos has been read: its space goes back, and a producer that waits for it is woken, as with the cursor. */
+static void bulk_read(struct pli_shm *s)
+{
+    atomic_store_explicit(&s->own->bulk_cursor, s->rx.pos, memory_order_release);
+    if (__builtin_expect(s->fence, 0))
+        atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
+        wake_peer(s);
+}
+
 /* A record in the bulk area. The reference lies in the peer's memory: each of its fields is read once. -1 when the link has failed. */
 static __attribute__((noinline)) int deliver_bulk(struct pli_shm *s, const struct pli_shm_slot *slot, uint64_t w1)
 {
@@ -156,7 +168,9 @@ static __attribute__((noinline)) int deliver_bulk(struct pli_shm *s, const struc
     if (s->tr.up->rx(s->tr.owner, meta, w1, payload) < 0)
         return -1;
     s->rx.pos++;
-    pli_shm_publish_cursor(s); /* the sender has little space of this kind */
+    bulk_read(s);
+    if (s->rx.pos - s->rx.published >= s->rx.nslots / 4)
+        give_back(s);
     return 0;
 }
 

@@ -89,6 +89,9 @@ static int check_peer_fd(int fd, size_t size)
         return pli_fail(PLAIT_E_BADPEER, "the peer's segment is not a memfd");
     if (st.st_size < 0 || (uint64_t)st.st_size != size)
         return pli_fail(PLAIT_E_BADPEER, "the peer's segment has %lld bytes, its description says %zu", (long long)st.st_size, size);
+    /* a hole would be filled when we read it, and at our expense */
+    if ((uint64_t)st.st_blocks * 512 < size)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's segment of %zu bytes has not been reserved", size);
     if ((seals & PEER_SEALS) != PEER_SEALS)
         return pli_fail(PLAIT_E_BADPEER, "the peer's segment lacks seals: it has 0x%x of the 0x%x that are needed (shrink, grow, future write)",
                         (unsigned)seals & PEER_SEALS, (unsigned)PEER_SEALS);

@@ -20,7 +20,6 @@ struct pli_shm {
     bool wants;                      /* want_space is set in our segment */
     bool grow_asked;                 /* GROW has been sent */
     bool switch_due;                 /* GROWN has come, the SWITCH record is not out yet */
-    uint32_t reserved_bytes;         /* payload of the open reservation */
     uint32_t need;                   /* slots of the largest record that found no space */
     uint32_t full_count;             /* times the ring was full: when to grow */
     struct pli_shm_slot *reserved_slot;

@@ -43,7 +43,7 @@ static bool shm_ready(struct pli_tr *tr)
     pli_shm_publish_cursor(s);
     if (!s->starved) /* a switch that is due waits for the next send */
         return false;
-    return !pli_ring_tx_refresh(&s->tx) || pli_shm_space_back(s);
+    return !pli_ring_tx_refresh(&s->tx) || (s->bulk.want && !pli_shm_bulk_refresh(s)) || pli_shm_space_back(s);
 }
 
 static void shm_unpark(struct pli_tr *tr)

@@ -58,12 +58,13 @@ static uint64_t reclaimable(const char *dir)
 
 static uint64_t room_in(const struct cg_files *cg, const char *dir, uint64_t *limit)
 {
-    uint64_t max, used;
+    uint64_t max, used, cache;
 
     if (read_u64(dir, cg->limit, &max) < 0 || max >= NO_LIMIT || read_u64(dir, cg->usage, &used) < 0)
         return UINT64_MAX;
     *limit = max;
-    used -= used < reclaimable(dir) ? used : reclaimable(dir);
+    cache = reclaimable(dir);
+    used -= used < cache ? used : cache;
     return used < max ? max - used : 0;
 }
 

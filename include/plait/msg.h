@@ -93,15 +93,15 @@ PLAIT_API int plait_reply_error(struct plait_msg *req, int code);
 PLAIT_API int plait_msg_refuse(struct plait_msg *msg);
 
 /**
- * Keeps a received message beyond its callback. Its bytes stay where they are as long as that costs the sender no more than a
- * quarter of the ring; otherwise they are copied, now or later while the context polls: read data and hdr from the message each time.
+ * Keeps a received message beyond its callback. The bytes of a small one stay where they are as long as that costs the sender no more
+ * than a quarter of the ring; otherwise they are copied, now or later while the context polls: read data and hdr from the message each time.
  * @return the message to use from now on (msg itself is invalid then), or NULL: no memory. Release it with plait_msg_release().
  */
 PLAIT_API struct plait_msg *plait_msg_hold(struct plait_msg *msg);
 /** Releases a held message. A request without a reply is answered with PLAIT_E_NOREPLY. NULL is allowed. Also after the connection has closed. */
 PLAIT_API void plait_msg_release(struct plait_msg *msg);
 
-/** Space in the ring for a message to be written in place. */
+/** Space in shared memory for a message to be written in place. */
 struct plait_slot {
     void *data;   /**< write here */
     size_t len;   /**< bytes that may be written */

@@ -73,7 +73,8 @@ struct plait_session_opts {
     unsigned nctxs;           /**< entries of ctxs, at most PLAIT_MAX_CONNS */
     uint32_t window;          /**< messages that may be unreleased at the peer, per connection: 1..16384 (1024) */
     uint32_t max_msg;         /**< largest message to accept, bytes: 64..PLAIT_MSG_MAX (PLAIT_EAGER_MAX); so much memory
-                                   is taken for a message that is coming in */
+                                   is taken for a message that is coming in, and up to 80 MiB of it are
+                                   kept by the context for the next one */
     uint32_t open_timeout_ms; /**< client: for the whole opening (5000) */
     uint32_t linger_ms;       /**< how long an orderly close may take before it becomes an abort (5000) */
 };

@@ -298,6 +298,41 @@ EACH(ops, long_records_fill_and_drain)
     b.got = a.sent;
 }
 
+/* What the receiver holds in place of small records does not keep the long ones' space from the sender. */
+EACH(ops, long_records_beside_a_held_one)
+{
+    uint32_t max = widen(ops), sent = 0;
+    uint32_t token;
+
+    b.on_rx = take_anything;
+    b.got = 0;
+    b.hold_next = true;
+    cr_assert_eq(send_one_long(ops, 8, false, 0), 0);
+    ops->poll(b.tr, 1);
+    cr_assert_eq(b.hold_rc, 0);
+    token = b.token;
+    b.hold_next = false;
+    for (int round = 0; round < 200; round++) {
+        uint64_t before = a.writable;
+
+        if (send_one_long(ops, max, false, 0) == 0) {
+            sent++;
+            continue;
+        }
+        for (int k = 0; k < 100 && a.writable == before; k++) {
+            end_poll(&b);
+            end_poll(&a);
+        }
+        cr_assert_eq(a.writable, before + 1, "no space comes back after %u long records", sent);
+    }
+    cr_assert_gt(sent, 50);
+    ops->release(b.tr, token);
+    drain(&b);
+    cr_assert_eq(b.got, sent + 1);
+    b.on_rx = NULL;
+    b.got = a.sent;
+}
+
 EACH(ops, long_reservations)
 {
     uint32_t max = widen(ops);

@@ -61,7 +61,7 @@ static int make_memfd(const struct fault *f)
 {
     int fd = memfd_create("hostile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-    cr_assert_eq(ftruncate(fd, f->size < 0 ? 0 : f->size ? f->size : (off_t)RIGHT_SIZE), 0);
+    cr_assert_eq(f->size < 0 ? 0 : fallocate(fd, 0, 0, f->size ? f->size : (off_t)RIGHT_SIZE), 0);
     if (f->seals >= 0)
         cr_assert_eq(fcntl(fd, F_ADD_SEALS, f->seals ? f->seals : ALL_SEALS), 0, "%s", strerror(errno));
     return fd;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include "runtime/conn.h"
 #include "runtime/handover.h"
+#include "runtime/mem.h"
+#include "runtime/pool.h"
 #include "util/err.h"
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -31,13 +33,22 @@ static void before_fork(void)
     pli_session_lock();
     pli_registry_lock();
     pli_place_lock();
+    pli_pools_lock();
+    pli_mem_fork_lock();
+}
+
+static void unlock_all(void)
+{
+    pli_pools_unlock();
+    pli_place_unlock();
+    pli_registry_unlock();
+    pli_session_unlock();
 }
 
 static void in_parent(void)
 {
-    pli_place_unlock();
-    pli_registry_unlock();
-    pli_session_unlock();
+    pli_mem_fork_unlock();
+    unlock_all();
 }
 
 /* The child of a fork has one thread and may be short of everything: only async-signal-safe calls here.
@@ -61,7 +72,9 @@ static void in_child(void)
     count = 0;
     atomic_store_explicit(&crowded, false, memory_order_relaxed);
     pli_membarrier_forked();
-    in_parent(); /* the same locks */
+    pli_pools_forked();
+    pli_mem_forked();
+    unlock_all();
 }
 
 unsigned pli_registry_cpus(void)
@@ -82,22 +95,32 @@ static void change_count(int by)
     atomic_store_explicit(&crowded, count > cpus, memory_order_relaxed);
 }
 
-int pli_registry_add(struct plait_ctx *ctx)
+int pli_fork_init(void)
 {
     int err = 0;
 
     pli_registry_lock();
     if (!atfork_done)
         err = pthread_atfork(before_fork, in_parent, in_child);
-    if (!err) {
+    if (!err)
         atfork_done = true;
-        ctx->id = ++last_id;
-        change_count(1);
-        pli_list_push_back(&contexts, &ctx->registry);
-    }
     pli_registry_unlock();
     if (err)
         return pli_fail(PLAIT_E_NOMEM, "pthread_atfork: %s", strerror(err));
+    return 0;
+}
+
+int pli_registry_add(struct plait_ctx *ctx)
+{
+    int rc = pli_fork_init();
+
+    if (rc < 0)
+        return rc;
+    pli_registry_lock();
+    ctx->id = ++last_id;
+    change_count(1);
+    pli_list_push_back(&contexts, &ctx->registry);
+    pli_registry_unlock();
     return 0;
 }
 

@@ -44,7 +44,7 @@ void pli_mem_put(struct plait_mem *m);
 
 /* ---- among mem*.c and pool*.c ---- */
 
-/* Fills *opts from what the user gave (NULL: defaults), page_size in bytes, name not NULL; *topo: for a node
+/* Fills *opts from *given (another one; NULL: defaults), page_size in bytes, name not NULL; *topo: for a node
  * that is asked for, else NULL. PLAIT_E_INVAL, TOPOLOGY. Any thread; reads the topology once. */
 int pli_mem_check_opts(const struct plait_mem_opts *given, struct plait_mem_opts *opts,
                        const struct pli_topo **topo);

@@ -39,17 +39,17 @@ static int check_class(const struct plait_pool_opts *o, unsigned i)
 
 static int check_memory(struct plait_pool_opts *o)
 {
-    struct plait_mem_opts mem = PLAIT_MEM_OPTS_INIT;
+    struct plait_mem_opts mem = PLAIT_MEM_OPTS_INIT, checked;
     const struct pli_topo *topo;
     int rc;
 
     mem.page_size = o->page_size;
     mem.node = o->node;
     mem.name = o->name;
-    rc = pli_mem_check_opts(&mem, &mem, &topo);
+    rc = pli_mem_check_opts(&mem, &checked, &topo);
     if (rc < 0)
         return pli_fail_prefix(rc, "pool '%s'", o->name);
-    o->page_size = mem.page_size;
+    o->page_size = checked.page_size;
     return 0;
 }
 

@@ -177,7 +177,7 @@ static void add_slab(struct plait_pool *pool, struct pli_pool_class *c, struct p
 int pli_pool_grow(struct plait_pool *pool, unsigned cls, size_t n)
 {
     struct pli_pool_class *c = &pool->cls[cls];
-    struct pli_slab *slab;
+    struct pli_slab *slab = NULL; /* the compiler does not see that 0 means it is set */
     struct plait_mem *m;
     int rc;
 

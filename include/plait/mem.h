@@ -58,9 +58,9 @@ struct plait_mem_opts {
  * @param len       bytes, above 0; rounded up to whole pages for the reservation
  * @param opts      options, or NULL for the defaults; not kept.
  * @return 0; PLAIT_E_INVAL (len, options, no such node); PLAIT_E_NOMEM (the text names the limit: memory
- *         cgroup, RLIMIT_AS, RLIMIT_FSIZE, the system's memory); PLAIT_E_NOFILE; PLAIT_E_TOPOLOGY (a node
+ *         cgroup, RLIMIT_AS, RLIMIT_FSIZE, RLIMIT_MEMLOCK, the system's memory); PLAIT_E_NOFILE; PLAIT_E_TOPOLOGY (a node
  *         was asked for, and the topology could not be read); PLAIT_E_SYSTEM. Blocks for the kernel to clear
- *         the pages (about 1 us for each of 4 KiB). Any thread, callbacks too.
+ *         the pages, for some microseconds each. Any thread, callbacks too.
  */
 PLAIT_API int plait_mem_alloc(struct plait_mem **mem, size_t len, const struct plait_mem_opts *opts);
 

@@ -240,6 +240,36 @@ Test(mem, limit_on_descriptors)
     OK(plait_mem_release(m));
 }
 
+/* After mlockall() everything that is mapped counts. Root may lock all it wants. */
+static int lock_all(void *arg)
+{
+    struct plait_mem *m;
+
+    (void)arg;
+    set_limit(RLIMIT_MEMLOCK, 1 << 20);
+    if ((geteuid() == 0 && (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0)) ||
+        mlockall(MCL_FUTURE) < 0)
+        return 77;
+    if (plait_mem_alloc(&m, 2 << 20, NULL) != PLAIT_E_NOMEM || !strstr(plait_error_text(), "ulimit -l"))
+        return 1;
+    if (plait_mem_alloc(&m, 64 << 10, NULL) < 0)
+        return 2;
+    return plait_mem_release(m);
+}
+
+Test(mem, limit_on_locked_memory)
+{
+    int status;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    cr_skip_test("a sanitizer makes nothing of mlockall()");
+#endif
+    status = in_child(lock_all, NULL);
+    if (status == 77)
+        cr_skip_test("memory cannot be locked here");
+    cr_assert_eq(status, 0, "exit status %d", status);
+}
+
 Test(mem, more_than_there_is)
 {
     struct plait_mem *m;

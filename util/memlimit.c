@@ -128,7 +128,7 @@ int pli_memlimit_check(const char *what, size_t size)
                         what, size, (unsigned long long)rl.rlim_cur);
     room = pli_memlimit_cgroup_room(&limit, path, sizeof path);
     if (room < size)
-        return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory do not fit: the memory cgroup %s has %" PRIu64 " of its limit of %" PRIu64 " bytes left; raise the limit, or use fewer links or less memory",
+        return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory do not fit: the memory cgroup %s has %" PRIu64 " of its limit of %" PRIu64 " bytes left; raise the limit or use fewer links",
                         what, size, path, room, limit);
     return 0;
 }

@@ -14,7 +14,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct pli_list contexts = PLI_LIST_INIT(contexts);
 static unsigned count; /* of those that are not the parent's */
 static uint32_t last_id;
-static bool atfork_done;
+static _Atomic bool atfork_done; /* acquire and release: whoever sees it needs no lock */
 static unsigned cpus;            /* that the process may use: asked once, before plait pins a thread */
 static _Atomic bool crowded;     /* a hint: relaxed */
 
@@ -99,15 +99,24 @@ int pli_fork_init(void)
 {
     int err = 0;
 
+    if (atomic_load_explicit(&atfork_done, memory_order_acquire))
+        return 0;
     pli_registry_lock();
     if (!atfork_done)
         err = pthread_atfork(before_fork, in_parent, in_child);
     if (!err)
-        atfork_done = true;
+        atomic_store_explicit(&atfork_done, true, memory_order_release);
     pli_registry_unlock();
     if (err)
         return pli_fail(PLAIT_E_NOMEM, "pthread_atfork: %s", strerror(err));
     return 0;
+}
+
+/* When the library is loaded: a fork while another thread is the first to call it would find the lock taken, and no handler to
+ * give it back in the child. If it fails, the calls that need it say so. */
+static void __attribute__((constructor)) load(void)
+{
+    pli_fork_init();
 }
 
 int pli_registry_add(struct plait_ctx *ctx)

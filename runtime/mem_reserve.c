@@ -81,15 +81,17 @@ static int map_failed(const char *name, size_t size)
     struct rlimit rl;
 
     if (errno == ENOMEM && getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
-        return pli_fail(PLAIT_E_NOMEM,
-                        "cannot map %zu bytes of memory '%s': the address space limit is %llu bytes; raise it "
-                        "with 'ulimit -v'",
-                        size, name, (unsigned long long)rl.rlim_cur);
+        return pli_fail(
+            PLAIT_E_NOMEM,
+            "cannot map %zu bytes of memory '%s': the address space limit is %llu bytes; raise it "
+            "with 'ulimit -v'",
+            size, name, (unsigned long long)rl.rlim_cur);
     if (errno == EAGAIN && getrlimit(RLIMIT_MEMLOCK, &rl) == 0) /* after mlockall(MCL_FUTURE) */
-        return pli_fail(PLAIT_E_NOMEM,
-                        "cannot map %zu bytes of memory '%s': this process locks all of its memory, and its limit "
-                        "for that is %llu bytes; raise it with 'ulimit -l'",
-                        size, name, (unsigned long long)rl.rlim_cur);
+        return pli_fail(
+            PLAIT_E_NOMEM,
+            "cannot map %zu bytes of memory '%s': this process locks all of its memory, and its limit "
+            "for that is %llu bytes; raise it with 'ulimit -l'",
+            size, name, (unsigned long long)rl.rlim_cur);
     return pli_fail_errno("cannot map %zu bytes of memory '%s'", size, name);
 }
 

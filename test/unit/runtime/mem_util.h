@@ -86,7 +86,8 @@ static inline struct plait_mem_info info_of(const struct plait_mem *m)
     return info;
 }
 
-/* This machine, with a NUMA node 1 that only the topology believes in. Before the first use of the topology. */
+/* This machine, with a NUMA node 1 that only the topology believes in. Before the first use of the topology.
+ */
 static inline void pretend_two_nodes(void)
 {
     if (access("/sys/devices/system/node/node1", F_OK) == 0)

@@ -27,7 +27,7 @@ static struct plait_mem *alloc(size_t len)
 
 Test(mem, sizes)
 {
-    static const size_t sizes[] = { 1, 4095, 4096, 4097, 65536, 1048577 };
+    static const size_t sizes[] = {1, 4095, 4096, 4097, 65536, 1048577};
 
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct plait_mem *m = alloc(sizes[i]);
@@ -177,8 +177,8 @@ static void tick(int sig)
 /* A signal undoes a fallocate() that it interrupts: reservation must come to an end all the same. */
 Test(mem, signals_all_the_time)
 {
-    struct itimerval every = { { 0, 300 }, { 0, 300 } }, never = { { 0, 0 }, { 0, 0 } };
-    struct sigaction sa = { .sa_handler = tick };
+    struct itimerval every = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+    struct sigaction sa = {.sa_handler = tick};
     struct plait_mem *m;
     int rc;
 
@@ -296,8 +296,8 @@ static int write_file(const char *dir, const char *file, const char *text)
 /* A cgroup of its own with 64 MiB, of either version, below the root. */
 static int make_cgroup(char *dir, size_t cap)
 {
-    static const char *const roots[] = { "/sys/fs/cgroup/memory", "/sys/fs/cgroup" };
-    static const char *const limits[] = { "memory.limit_in_bytes", "memory.max" };
+    static const char *const roots[] = {"/sys/fs/cgroup/memory", "/sys/fs/cgroup"};
+    static const char *const limits[] = {"memory.limit_in_bytes", "memory.max"};
 
     for (int i = 0; i < 2; i++) {
         snprintf(dir, cap, "%s/plait-mem-%d", roots[i], (int)getpid());
@@ -318,7 +318,8 @@ static int fill_cgroup(void *arg)
     snprintf(pid, sizeof pid, "%d", (int)getpid());
     if (write_file(arg, "cgroup.procs", pid) < 0)
         return 77;
-    if (plait_mem_alloc(&m[0], (size_t)128 << 20, NULL) != PLAIT_E_NOMEM || !strstr(plait_error_text(), "cgroup"))
+    if (plait_mem_alloc(&m[0], (size_t)128 << 20, NULL) != PLAIT_E_NOMEM ||
+        !strstr(plait_error_text(), "cgroup"))
         return 1;
     while ((rc = plait_mem_alloc(&m[n], (size_t)4 << 20, NULL)) == 0 && n < 99)
         memset(plait_mem_addr(m[n++]), 1, (size_t)4 << 20);

@@ -245,7 +245,8 @@ static int child(void *arg)
         return 1; /* of the two allocated ones */
     if (is_mapped(f->addr))
         return 2;
-    if (plait_mem_get_info(f->alloced, &info) != PLAIT_E_FORKED || plait_mem_get_info(f->registered, &info) != PLAIT_E_FORKED)
+    if (plait_mem_get_info(f->alloced, &info) != PLAIT_E_FORKED ||
+        plait_mem_get_info(f->registered, &info) != PLAIT_E_FORKED)
         return 3;
     if (pli_mem_find(f->addr, 1))
         return 4;

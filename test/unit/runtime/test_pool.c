@@ -40,7 +40,7 @@ static char *get(struct plait_pool *pool, size_t len)
 
 Test(pool, the_defaults)
 {
-    static const size_t sizes[] = { 0, 1, 4096, 4097, 65536, 100000, 1 << 20 };
+    static const size_t sizes[] = {0, 1, 4096, 4097, 65536, 100000, 1 << 20};
     enum { N = sizeof sizes / sizeof sizes[0] };
     struct plait_pool *pool;
     char *p[N];
@@ -67,7 +67,7 @@ Test(pool, the_defaults)
 /* Every buffer has all of its bytes to itself, at its alignment. */
 static void check_alignment(size_t size, size_t align)
 {
-    struct plait_pool_class c = { size, 0, 0, 7 };
+    struct plait_pool_class c = {size, 0, 0, 7};
     struct plait_pool_opts o = PLAIT_POOL_OPTS_INIT;
     struct plait_pool *pool;
     unsigned char *p[50];
@@ -91,7 +91,7 @@ static void check_alignment(size_t size, size_t align)
 
 Test(pool, alignments)
 {
-    static const size_t sizes[] = { 1, 63, 64, 100, 4095, 4096, 5000, 70000 };
+    static const size_t sizes[] = {1, 63, 64, 100, 4095, 4096, 5000, 70000};
 
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (size_t align = 1; align <= 4096; align *= 8)
@@ -100,7 +100,7 @@ Test(pool, alignments)
 
 Test(pool, too_long)
 {
-    struct plait_pool_class c = { 100, 0, 0, 0 };
+    struct plait_pool_class c = {100, 0, 0, 0};
     struct plait_pool *pool = new_pool(&c, 1, 0);
     void *p = pool;
 
@@ -112,7 +112,7 @@ Test(pool, too_long)
 
 Test(pool, bad_options)
 {
-    struct plait_pool_class c[] = { { 100, 0, 0, 0 }, { 200, 5, 4, 0 }, { 300, 0, 0, 0 } };
+    struct plait_pool_class c[] = {{100, 0, 0, 0}, {200, 5, 4, 0}, {300, 0, 0, 0}};
     struct plait_pool_opts good = PLAIT_POOL_OPTS_INIT, o;
     struct plait_pool *pool = (void *)1;
     int fds = count_fds();
@@ -158,7 +158,7 @@ Test(pool, bad_options)
 
 Test(pool, min_step_max)
 {
-    struct plait_pool_class c = { 5000, 4, 10, 3 };
+    struct plait_pool_class c = {5000, 4, 10, 3};
     struct plait_pool *pool = new_pool(&c, 1, 0);
     struct plait_pool_stats st = stats_of(pool, 0);
     void *p[11];
@@ -169,7 +169,7 @@ Test(pool, min_step_max)
     cr_assert_eq(st.high_water, 0);
     cr_assert_geq(st.bytes, 20000);
     for (int i = 0; i < 10; i++) {
-        static const unsigned made[] = { 4, 4, 4, 4, 7, 7, 7, 10, 10, 10 };
+        static const unsigned made[] = {4, 4, 4, 4, 7, 7, 7, 10, 10, 10};
 
         p[i] = get(pool, 5000);
         st = stats_of(pool, 0);
@@ -178,7 +178,8 @@ Test(pool, min_step_max)
     }
     cr_assert_eq(st.regions, 3);
     cr_assert_eq(st.grown, 2);
-    FAILS(plait_pool_alloc(pool, 5000, &p[10]), PLAIT_E_NOMEM, "class of 5000 bytes has its maximum of 10 buffers");
+    FAILS(plait_pool_alloc(pool, 5000, &p[10]), PLAIT_E_NOMEM,
+          "class of 5000 bytes has its maximum of 10 buffers");
     cr_assert_null(p[10]);
     st = stats_of(pool, 0);
     cr_assert_eq(st.failures, 1);
@@ -196,7 +197,7 @@ Test(pool, min_step_max)
 
 Test(pool, the_next_larger_class)
 {
-    struct plait_pool_class c[] = { { 5000, 0, 2, 0 }, { 6000, 0, 1, 0 }, { 7000, 0, 2, 0 } };
+    struct plait_pool_class c[] = {{5000, 0, 2, 0}, {6000, 0, 1, 0}, {7000, 0, 2, 0}};
     struct plait_pool *pool = new_pool(c, 3, 0);
     void *p[6];
 
@@ -219,7 +220,7 @@ Test(pool, the_next_larger_class)
 
 Test(pool, exactly_the_class_that_fits)
 {
-    struct plait_pool_class c[] = { { 5000, 0, 1, 0 }, { 6000, 0, 1, 0 } };
+    struct plait_pool_class c[] = {{5000, 0, 1, 0}, {6000, 0, 1, 0}};
     struct plait_pool *pool = new_pool(c, 2, PLAIT_POOL_EXACT);
     void *p = get(pool, 1), *q;
 
@@ -231,7 +232,7 @@ Test(pool, exactly_the_class_that_fits)
 
 Test(pool, growth_meets_a_limit)
 {
-    struct plait_pool_class c[] = { { 5000, 1, 0, 1 }, { 500000, 1, 0, 1 } };
+    struct plait_pool_class c[] = {{5000, 1, 0, 1}, {500000, 1, 0, 1}};
     struct plait_pool *pool = new_pool(c, 2, PLAIT_POOL_EXACT);
     struct rlimit old;
     void *small, *p, *q;
@@ -239,7 +240,8 @@ Test(pool, growth_meets_a_limit)
     p = get(pool, 500000);
     old = set_limit(RLIMIT_FSIZE, 65536);
     FAILS(plait_pool_alloc(pool, 500000, &q), PLAIT_E_NOMEM, "ulimit -f");
-    cr_assert_not_null(strstr(plait_error_text(), "class of 500000 bytes cannot grow from 1 by 1 "), "%s", plait_error_text());
+    cr_assert_not_null(strstr(plait_error_text(), "class of 500000 bytes cannot grow from 1 by 1 "), "%s",
+                       plait_error_text());
     small = get(pool, 1);
     q = get(pool, 1);
     setrlimit(RLIMIT_FSIZE, &old);
@@ -256,7 +258,7 @@ Test(pool, growth_meets_a_limit)
 /* A page is not left half empty, but a maximum is kept. */
 Test(pool, pages_are_filled)
 {
-    struct plait_pool_class c[] = { { 64, 1, 0, 1 }, { 128, 1, 5, 1 } };
+    struct plait_pool_class c[] = {{64, 1, 0, 1}, {128, 1, 5, 1}};
     struct plait_pool *pool = new_pool(c, 2, 0);
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
@@ -267,7 +269,7 @@ Test(pool, pages_are_filled)
 
 Test(pool, huge_pages_that_are_not_there)
 {
-    struct plait_pool_class c = { 1000, 1, 1, 1 };
+    struct plait_pool_class c = {1000, 1, 1, 1};
     struct plait_pool_opts o = PLAIT_POOL_OPTS_INIT;
     struct plait_pool *pool;
 
@@ -285,7 +287,7 @@ Test(pool, huge_pages_that_are_not_there)
 
 Test(pool, a_node_that_cannot_be_had)
 {
-    struct plait_pool_class c = { 1000, 1, 0, 1 };
+    struct plait_pool_class c = {1000, 1, 0, 1};
     struct plait_pool_opts o = PLAIT_POOL_OPTS_INIT;
     struct plait_pool *pool;
 
@@ -303,7 +305,7 @@ Test(pool, a_node_that_cannot_be_had)
 
 static void with_cache(uint32_t cache)
 {
-    struct plait_pool_class c = { 100, 0, 0, 100 };
+    struct plait_pool_class c = {100, 0, 0, 100};
     struct plait_pool_opts o = PLAIT_POOL_OPTS_INIT;
     struct plait_pool_stats st;
     struct plait_pool *pool;
@@ -337,11 +339,12 @@ Test(pool, caches)
     with_cache(1000);
 }
 
-/* A thread remembers the pools that it has used; those that are gone must not count, nor be mistaken for new ones. */
+/* A thread remembers the pools that it has used; those that are gone must not count, nor be mistaken for new
+ * ones. */
 Test(pool, many_pools)
 {
-    struct plait_pool_class c = { 100, 0, 0, 1 };
-    struct plait_pool *pool[50] = { NULL };
+    struct plait_pool_class c = {100, 0, 0, 1};
+    struct plait_pool *pool[50] = {NULL};
     void *p[50];
 
     for (int round = 0; round < 20; round++) {
@@ -371,7 +374,7 @@ Test(pool, many_pools)
 Test(pool, stats)
 {
     struct plait_pool_stats st = PLAIT_POOL_STATS_INIT;
-    struct plait_pool_class c = { 100, 0, 0, 1 };
+    struct plait_pool_class c = {100, 0, 0, 1};
     struct plait_pool *pool = new_pool(&c, 1, 0);
 
     FAILS(plait_pool_get_stats(pool, 1, &st), PLAIT_E_NOTFOUND, "index 1");
@@ -389,7 +392,7 @@ Test(pool, stats)
 /* A buffer is in a region, which a message may hold on to. */
 Test(pool, buffers_are_in_regions)
 {
-    struct plait_pool_class c = { 1000, 0, 0, 3 };
+    struct plait_pool_class c = {1000, 0, 0, 3};
     struct plait_pool *pool = new_pool(&c, 1, 0);
     char *p = get(pool, 1000);
     struct plait_mem *m = pli_mem_find(p, 1000);
@@ -409,8 +412,9 @@ Test(pool, buffers_are_in_regions)
 
 Test(pool, wrong_pointers)
 {
-    static const uintptr_t wild[] = { 1, 4095, 0x1234567890, (uintptr_t)1 << 47, (uintptr_t)1 << 48, UINTPTR_MAX };
-    struct plait_pool_class c = { 1000, 4, 4, 1 };
+    static const uintptr_t wild[] = {1,          4095, 0x1234567890, (uintptr_t)1 << 47, (uintptr_t)1 << 48,
+                                     UINTPTR_MAX};
+    struct plait_pool_class c = {1000, 4, 4, 1};
     struct plait_pool *pool = new_pool(&c, 1, 0);
     struct plait_mem *m;
     char *p = get(pool, 1000), here, *heap = malloc(100);
@@ -439,7 +443,7 @@ Test(pool, wrong_pointers)
 /* What is behind the last buffer of a region. */
 Test(pool, a_pointer_behind_the_last_buffer)
 {
-    struct plait_pool_class c = { 5000, 1, 1, 1 };
+    struct plait_pool_class c = {5000, 1, 1, 1};
     struct plait_pool *pool = new_pool(&c, 1, 0);
     char *p = get(pool, 1);
 
@@ -464,7 +468,7 @@ Test(pool, freed_twice)
 
 Test(pool, leaks_are_reported)
 {
-    struct plait_pool_class c[] = { { 100, 0, 0, 1 }, { 200, 0, 0, 1 }, { 300, 0, 0, 1 } };
+    struct plait_pool_class c[] = {{100, 0, 0, 1}, {200, 0, 0, 1}, {300, 0, 0, 1}};
     struct plait_pool *pool = new_pool(c, 3, 0);
     char *p[3];
 
@@ -473,8 +477,12 @@ Test(pool, leaks_are_reported)
     p[1] = get(pool, 100);
     p[2] = get(pool, 300);
     cr_assert_eq(plait_pool_destroy(pool), 3);
-    cr_assert_eq(count_in_log("pool 'p' cannot be destroyed: 2 buffers of the class of 100 bytes are still in use"), 1);
-    cr_assert_eq(count_in_log("pool 'p' cannot be destroyed: 1 buffers of the class of 300 bytes are still in use"), 1);
+    cr_assert_eq(
+        count_in_log("pool 'p' cannot be destroyed: 2 buffers of the class of 100 bytes are still in use"),
+        1);
+    cr_assert_eq(
+        count_in_log("pool 'p' cannot be destroyed: 1 buffers of the class of 300 bytes are still in use"),
+        1);
     cr_assert_eq(count_in_log("200 bytes"), 0);
     memset(p[2], 1, 300); /* it is there, and so is the pool */
     OK(plait_pool_free(get(pool, 200)));
@@ -504,7 +512,8 @@ static int child(void *arg)
         plait_pool_get_stats(f->pool, 0, &st) != PLAIT_E_FORKED)
         return 1;
     /* its own pool may be given the addresses that the parent's has there */
-    if (plait_pool_create(&pool, NULL) < 0 || plait_pool_alloc(pool, 1, &p) < 0 || plait_pool_alloc(pool, 100000, &q) < 0)
+    if (plait_pool_create(&pool, NULL) < 0 || plait_pool_alloc(pool, 1, &p) < 0 ||
+        plait_pool_alloc(pool, 100000, &q) < 0)
         return 2;
     memset(q, 1, 100000);
     if (plait_pool_destroy(f->pool) != 0)

@@ -73,9 +73,9 @@ static void *take_and_free_all(void *arg)
 
 static struct crate crate_of(uint32_t cache)
 {
-    struct plait_pool_class c = { 1000, 0, MAX, 10 };
+    struct plait_pool_class c = {1000, 0, MAX, 10};
 
-    return (struct crate){ .pool = new_pool(&c, 1, cache) };
+    return (struct crate){.pool = new_pool(&c, 1, cache)};
 }
 
 /* What others have freed is there again for everybody, not only for who allocated it. */
@@ -221,7 +221,7 @@ static void run_hammers(struct plait_pool *pool, unsigned nclasses)
 
     pthread_barrier_init(&barrier, NULL, THREADS);
     for (unsigned i = 0; i < THREADS; i++) {
-        h[i] = (struct hammer){ .pool = pool, .seed = i * 7919 + 1 };
+        h[i] = (struct hammer){.pool = pool, .seed = i * 7919 + 1};
         cr_assert_eq(pthread_create(&t[i], NULL, hammer, &h[i]), 0);
     }
     for (int i = 0; i < THREADS; i++) {
@@ -239,7 +239,7 @@ static void run_hammers(struct plait_pool *pool, unsigned nclasses)
 
 Test(pool_threads, hammer)
 {
-    struct plait_pool_class c[] = { { 64, 0, 0, 10 }, { 128, 0, 0, 10 }, { 316, 0, 0, 10 } };
+    struct plait_pool_class c[] = {{64, 0, 0, 10}, {128, 0, 0, 10}, {316, 0, 0, 10}};
 
     run_hammers(new_pool(c, 3, PLAIT_POOL_CACHE_AUTO), 3);
 }
@@ -247,14 +247,14 @@ Test(pool_threads, hammer)
 /* Always exhausted: every allocation reclaims, spills or fails. */
 Test(pool_threads, hammer_exhausted)
 {
-    struct plait_pool_class c[] = { { 64, 0, 8, 1 }, { 128, 0, 8, 1 }, { 316, 0, 20, 1 } };
+    struct plait_pool_class c[] = {{64, 0, 8, 1}, {128, 0, 8, 1}, {316, 0, 20, 1}};
 
     run_hammers(new_pool(c, 3, 3), 3);
 }
 
 Test(pool_threads, hammer_without_caches)
 {
-    struct plait_pool_class c[] = { { 128, 0, 0, 10 }, { 316, 0, 0, 10 } };
+    struct plait_pool_class c[] = {{128, 0, 0, 10}, {316, 0, 0, 10}};
 
     run_hammers(new_pool(c, 2, 0), 2);
 }
@@ -283,7 +283,8 @@ static void *watch(void *arg)
     while (!atomic_load(&stop)) {
         struct plait_pool_stats st = PLAIT_POOL_STATS_INIT;
 
-        if (plait_pool_get_stats(pool, 0, &st) < 0 || st.in_use + st.cached > st.made || st.high_water > st.made)
+        if (plait_pool_get_stats(pool, 0, &st) < 0 || st.in_use + st.cached > st.made ||
+            st.high_water > st.made)
             return (void *)1;
         sched_yield();
     }
@@ -292,7 +293,7 @@ static void *watch(void *arg)
 
 Test(pool_threads, threads_come_and_go)
 {
-    struct plait_pool_class c = { 100, 0, 100, 10 };
+    struct plait_pool_class c = {100, 0, 100, 10};
     struct plait_pool *pool = new_pool(&c, 1, 10);
     pthread_t watcher, t[THREADS];
     void *rc;

@@ -6,13 +6,15 @@
 #include <string.h>
 #include "runtime/conn.h"
 #include "runtime/handover.h"
+#include "runtime/mem.h"
+#include "runtime/pool.h"
 #include "util/err.h"
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct pli_list contexts = PLI_LIST_INIT(contexts);
 static unsigned count; /* of those that are not the parent's */
 static uint32_t last_id;
-static bool atfork_done;
+static _Atomic bool atfork_done; /* acquire and release: whoever sees it needs no lock */
 static unsigned cpus;            /* that the process may use: asked once, before plait pins a thread */
 static _Atomic bool crowded;     /* a hint: relaxed */
 
@@ -31,13 +33,22 @@ static void before_fork(void)
     pli_session_lock();
     pli_registry_lock();
     pli_place_lock();
+    pli_pools_lock();
+    pli_mem_fork_lock();
+}
+
+static void unlock_all(void)
+{
+    pli_pools_unlock();
+    pli_place_unlock();
+    pli_registry_unlock();
+    pli_session_unlock();
 }
 
 static void in_parent(void)
 {
-    pli_place_unlock();
-    pli_registry_unlock();
-    pli_session_unlock();
+    pli_mem_fork_unlock();
+    unlock_all();
 }
 
 /* The child of a fork has one thread and may be short of everything: only async-signal-safe calls here.
@@ -61,7 +72,9 @@ static void in_child(void)
     count = 0;
     atomic_store_explicit(&crowded, false, memory_order_relaxed);
     pli_membarrier_forked();
-    in_parent(); /* the same locks */
+    pli_pools_forked();
+    pli_mem_forked();
+    unlock_all();
 }
 
 unsigned pli_registry_cpus(void)
@@ -82,22 +95,41 @@ static void change_count(int by)
     atomic_store_explicit(&crowded, count > cpus, memory_order_relaxed);
 }
 
-int pli_registry_add(struct plait_ctx *ctx)
+int pli_fork_init(void)
 {
     int err = 0;
 
+    if (atomic_load_explicit(&atfork_done, memory_order_acquire))
+        return 0;
     pli_registry_lock();
     if (!atfork_done)
         err = pthread_atfork(before_fork, in_parent, in_child);
-    if (!err) {
-        atfork_done = true;
-        ctx->id = ++last_id;
-        change_count(1);
-        pli_list_push_back(&contexts, &ctx->registry);
-    }
+    if (!err)
+        atomic_store_explicit(&atfork_done, true, memory_order_release);
     pli_registry_unlock();
     if (err)
         return pli_fail(PLAIT_E_NOMEM, "pthread_atfork: %s", strerror(err));
+    return 0;
+}
+
+/* When the library is loaded: a fork while another thread is the first to call it would find the lock taken, and no handler to
+ * give it back in the child. If it fails, the calls that need it say so. */
+static void __attribute__((constructor)) load(void)
+{
+    pli_fork_init();
+}
+
+int pli_registry_add(struct plait_ctx *ctx)
+{
+    int rc = pli_fork_init();
+
+    if (rc < 0)
+        return rc;
+    pli_registry_lock();
+    ctx->id = ++last_id;
+    change_count(1);
+    pli_list_push_back(&contexts, &ctx->registry);
+    pli_registry_unlock();
     return 0;
 }
 

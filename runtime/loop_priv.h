@@ -70,6 +70,8 @@ void pli_posts_drop(struct plait_ctx *ctx);
 
 /* ---- fork.c: the registry of all contexts ---- */
 
+/* Sets the fork handlers up, once in a process. PLAIT_E_NOMEM. Any thread. */
+int pli_fork_init(void);
 /* Enters the context, gives it its id. PLAIT_E_NOMEM, SYSTEM (the fork handler could not be set up). Any
  * thread. */
 int pli_registry_add(struct plait_ctx *ctx);

@@ -11,6 +11,7 @@
 #include <plait/ctx.h>
 #include <plait/session.h>
 #include <plait/msg.h>
+#include <plait/mem.h>
 #include <plait/job.h>
 #include <plait/topo.h>
 

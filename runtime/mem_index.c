@@ -154,5 +154,8 @@ void pli_mem_forked(void)
     count = 0;
     /* glibc knows the writer by its thread id, which is another one in the child: unlocking would take it for
      * a reader */
+#ifdef __SANITIZE_THREAD__
+    pthread_rwlock_unlock(&lock); /* the sanitizer's own book has it locked; what this leaves in the lock is overwritten */
+#endif
     memcpy(&lock, &fresh, sizeof lock);
 }

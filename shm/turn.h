@@ -16,10 +16,12 @@
 #define PLI_TURN_MAX (500u << 4)
 #define PLI_TURN_EARLY 3u  /* after a look that came too early: so much longer */
 #define PLI_TURN_BACK 1u   /* after one that did not: so much shorter */
+#define PLI_TURN_ROW 24u   /* looks of one kind in a row that chance does not explain */
 #define PLI_TURN_LOOKS 16u /* further looks, a pause apart: then the rest of the context has its turn */
 
 struct pli_turn {
     uint32_t wait;
+    uint32_t early, late; /* looks of one kind in a row */
 };
 
 static inline void pli_turn_pause(void)
@@ -33,14 +35,27 @@ static inline void pli_turn_pause(void)
 #endif
 }
 
+/* The peer has become much slower or faster (other messages, another core): after many of one kind in a row in larger and larger steps. */
+static inline uint32_t pli_turn_stride(uint32_t in_a_row)
+{
+    uint32_t doubled = in_a_row / PLI_TURN_ROW;
+
+    return doubled < 6 ? 1u << doubled : 64;
+}
+
 static inline void pli_turn_learn(struct pli_turn *t, bool early)
 {
-    uint32_t back = PLI_TURN_BACK + (t->wait >> 11);
+    uint32_t step;
 
-    if (early)
-        t->wait += t->wait < PLI_TURN_MAX ? PLI_TURN_EARLY : 0;
-    else
-        t->wait -= t->wait > back ? back : t->wait;
+    if (early) {
+        t->late = 0;
+        step = PLI_TURN_EARLY * pli_turn_stride(t->early++);
+        t->wait = t->wait + step < PLI_TURN_MAX ? t->wait + step : PLI_TURN_MAX;
+    } else {
+        t->early = 0;
+        step = PLI_TURN_BACK * pli_turn_stride(t->late++);
+        t->wait -= t->wait > step ? step : t->wait;
+    }
 }
 
 /* Finer than a pause, and leaves the core to its sibling nearly as well: each step waits for the one before. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "runtime/loop_priv.h"
 #include "util/err.h"
+#include "util/spin.h"
 
 enum {
     LOCK_SPINS = 200,  /* tries before a thread sleeps for the lock */

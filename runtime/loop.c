@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include "runtime/handover.h"
 #include "util/err.h"
+#include "util/spin.h"
 
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

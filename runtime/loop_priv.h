@@ -6,18 +6,6 @@
 
 #include "runtime/loop.h"
 
-/* What a thread does between two empty passes. The pause keeps the poll from taking the line away from
- * its writer too early, and leaves the core to the sibling hardware thread; see doc/memory-model.md
- * before changing it. Any thread. */
-static inline void pli_spin_wait(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ __volatile__("isb" ::: "memory");
-#endif
-}
-
 /* Puts the context to sleep: tells every hot link that a wake-up is needed and looks once more. 1: there
  * is something (all is as before), 0: armed. done may be NULL. The timer is set for the earlier of the
  * first timer and deadline. */

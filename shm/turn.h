@@ -10,6 +10,7 @@
 #define PLI_SHM_TURN_H
 
 #include "shm/ring.h"
+#include "util/spin.h"
 
 /* In sixteenths of a step; a step is one multiplication, three or four cycles. */
 #define PLI_TURN_START (50u << 4)
@@ -23,17 +24,6 @@ struct pli_turn {
     uint32_t wait;
     uint32_t early, late; /* looks of one kind in a row */
 };
-
-static inline void pli_turn_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield" ::: "memory");
-#else
-    __asm__ volatile("" ::: "memory");
-#endif
-}
 
 /* The peer has become much slower or faster (other messages, another core): after many of one kind in a row in larger and larger steps. */
 static inline uint32_t pli_turn_stride(uint32_t in_a_row)
@@ -82,7 +72,7 @@ static inline void pli_turn_wait(struct pli_turn *t, const struct pli_ring_rx *r
     }
     pli_turn_learn(t, true);
     for (i = 0; i < PLI_TURN_LOOKS && !pli_ring_rx_peek(rx, &word0); i++)
-        pli_turn_pause();
+        pli_spin_wait();
 }
 
 #endif

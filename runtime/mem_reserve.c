@@ -62,37 +62,28 @@ static int check_system(const char *name, size_t size)
 /* Huge pages come from a store of their own, which no memory cgroup counts. */
 static int check_limits(const char *name, size_t size, bool huge)
 {
-    struct rlimit rl;
-    int rc;
+    int rc = huge ? pli_memlimit_check_file_size(name, size) : pli_memlimit_check(name, size);
 
-    if (huge) { /* beyond it the kernel sends SIGXFSZ */
-        if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY && rl.rlim_cur < size)
-            return pli_fail(PLAIT_E_NOMEM,
-                            "over the file size limit of %llu bytes; raise it with 'ulimit -f'",
-                            (unsigned long long)rl.rlim_cur);
-        return 0;
-    }
-    rc = pli_memlimit_check(name, size);
+    if (huge)
+        return rc;
     return rc < 0 ? rc : check_system(name, size);
 }
 
 static int map_failed(const char *name, size_t size)
 {
+    char what[PLI_MEM_NAME_MAX + 16];
     struct rlimit rl;
+    int err = errno;
 
-    if (errno == ENOMEM && getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
-        return pli_fail(
-            PLAIT_E_NOMEM,
-            "cannot map %zu bytes of memory '%s': the address space limit is %llu bytes; raise it "
-            "with 'ulimit -v'",
-            size, name, (unsigned long long)rl.rlim_cur);
-    if (errno == EAGAIN && getrlimit(RLIMIT_MEMLOCK, &rl) == 0) /* after mlockall(MCL_FUTURE) */
+    if (err == EAGAIN && getrlimit(RLIMIT_MEMLOCK, &rl) == 0) /* after mlockall(MCL_FUTURE) */
         return pli_fail(
             PLAIT_E_NOMEM,
             "cannot map %zu bytes of memory '%s': this process locks all of its memory, and its limit "
             "for that is %llu bytes; raise it with 'ulimit -l'",
             size, name, (unsigned long long)rl.rlim_cur);
-    return pli_fail_errno("cannot map %zu bytes of memory '%s'", size, name);
+    snprintf(what, sizeof what, "memory '%s'", name);
+    errno = err;
+    return pli_memlimit_map_failed(what, size);
 }
 
 static int fill_failed(const char *name, size_t size)

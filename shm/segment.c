@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "topo/topo.h"
@@ -19,16 +18,6 @@
 #define OWN_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
 /* What a peer's must have at least: without SHRINK its truncation would be our SIGBUS. */
 #define PEER_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE)
-
-static int map_failed(const char *what, size_t size)
-{
-    struct rlimit rl;
-
-    if (errno == ENOMEM && getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
-        return pli_fail(PLAIT_E_NOMEM, "cannot map %zu bytes of %s: the address space limit is %llu bytes; raise it with 'ulimit -v'",
-                        size, what, (unsigned long long)rl.rlim_cur);
-    return pli_fail_errno("cannot map %zu bytes of %s", size, what);
-}
 
 int pli_segment_create(struct pli_segment *seg, const char *name, size_t size, const struct pli_topo *topo, int node,
                        uint64_t *bind_failures)
@@ -48,7 +37,7 @@ int pli_segment_create(struct pli_segment *seg, const char *name, size_t size, c
     }
     seg->addr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, seg->fd, 0);
     if (seg->addr == MAP_FAILED) {
-        rc = map_failed(name, size);
+        rc = pli_memlimit_map_failed(name, size);
         goto err_close;
     }
     /* the policy first, then the pages: fallocate puts them on the right node without a move */
@@ -108,7 +97,7 @@ int pli_segment_attach(struct pli_segment *seg, int fd, size_t size)
     seg->size = size;
     seg->addr = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
     if (seg->addr == MAP_FAILED) {
-        rc = map_failed("the peer's segment", size);
+        rc = pli_memlimit_map_failed("the peer's segment", size);
         seg->addr = NULL;
     } else if (madvise(seg->addr, size, MADV_DONTFORK) < 0) {
         rc = pli_fail_errno("madvise of the peer's segment");

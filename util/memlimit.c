@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "util/memlimit.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,15 +123,34 @@ uint64_t pli_memlimit_cgroup_room(uint64_t *limit, char *path, size_t cap)
     return best;
 }
 
-int pli_memlimit_check(const char *what, size_t size)
+int pli_memlimit_check_file_size(const char *what, size_t size)
 {
     struct rlimit rl;
+
+    if (getrlimit(RLIMIT_FSIZE, &rl) < 0 || rl.rlim_cur == RLIM_INFINITY || rl.rlim_cur >= size)
+        return 0;
+    return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory are over the file size limit of %llu bytes; raise it with 'ulimit -f'",
+                    what, size, (unsigned long long)rl.rlim_cur);
+}
+
+int pli_memlimit_map_failed(const char *what, size_t size)
+{
+    struct rlimit rl;
+
+    if (errno == ENOMEM && getrlimit(RLIMIT_AS, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY)
+        return pli_fail(PLAIT_E_NOMEM, "cannot map %zu bytes of %s: the address space limit is %llu bytes; raise it with 'ulimit -v'",
+                        size, what, (unsigned long long)rl.rlim_cur);
+    return pli_fail_errno("cannot map %zu bytes of %s", size, what);
+}
+
+int pli_memlimit_check(const char *what, size_t size)
+{
     char path[PATH_LEN];
     uint64_t limit, room;
+    int rc = pli_memlimit_check_file_size(what, size);
 
-    if (getrlimit(RLIMIT_FSIZE, &rl) == 0 && rl.rlim_cur != RLIM_INFINITY && rl.rlim_cur < size)
-        return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory are over the file size limit of %llu bytes; raise it with 'ulimit -f'",
-                        what, size, (unsigned long long)rl.rlim_cur);
+    if (rc < 0)
+        return rc;
     room = pli_memlimit_cgroup_room(&limit, path, sizeof path);
     if (room < size + KEEP_FREE)
         return pli_fail(PLAIT_E_NOMEM, "%s: %zu bytes of shared memory do not fit: the memory cgroup %s has %" PRIu64 " of its limit of %" PRIu64

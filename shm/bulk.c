@@ -101,11 +101,6 @@ static const struct pli_shm_bulk_rec *record(const struct pli_shm_bulk *b, uint3
     return &b->recs[i % PLI_SHM_BULK_RECORDS];
 }
 
-static bool passed(const struct pli_shm *s, uint32_t i)
-{
-    return record(&s->bulk, i)->pos < s->bulk.seen;
-}
-
 bool pli_shm_bulk_refresh(struct pli_shm *s)
 {
     /* acquire: pairs with the consumer's release in bulk_read(); our writes to the area come after its reads */
@@ -114,21 +109,21 @@ bool pli_shm_bulk_refresh(struct pli_shm *s)
     if (cursor < s->bulk.seen || cursor > s->tr.room.pos)
         return false;
     s->bulk.seen = cursor;
+    while (s->bulk.head != s->bulk.tail && record(&s->bulk, s->bulk.head)->pos < cursor)
+        s->bulk.head++;
     return true;
 }
 
 void *pli_shm_bulk_place(const struct pli_shm *s, uint32_t len)
 {
     const struct pli_shm_bulk *b = &s->bulk;
-    uint32_t head = b->head, begin, end;
+    uint32_t begin, end;
 
-    while (head != b->tail && passed(s, head))
-        head++;
-    if (b->tail - head == PLI_SHM_BULK_RECORDS)
+    if (b->tail - b->head == PLI_SHM_BULK_RECORDS)
         return NULL;
-    if (head == b->tail)
+    if (b->head == b->tail)
         return b->seg.addr; /* empty: any length fits */
-    begin = record(b, head)->begin;
+    begin = record(b, b->head)->begin;
     end = record(b, b->tail - 1)->end;
     /* never until begin exactly: a full area would look like an empty one */
     if (end > begin) {
@@ -137,12 +132,6 @@ void *pli_shm_bulk_place(const struct pli_shm *s, uint32_t len)
         end = 0;
     }
     return begin > end + round_up(len) ? (char *)b->seg.addr + end : NULL;
-}
-
-void pli_shm_bulk_reap(struct pli_shm *s)
-{
-    while (s->bulk.head != s->bulk.tail && passed(s, s->bulk.head))
-        s->bulk.head++;
 }
 
 void pli_shm_bulk_took(struct pli_shm *s, const void *place, uint32_t len, uint64_t pos)

@@ -45,14 +45,11 @@ void pli_shm_bulk_wanted(struct pli_shm *s);
 /* BULK and BULK_OK. Takes *fd over and sets it to -1, if it needs it. 0 or a negative code: the link fails. */
 int pli_shm_bulk_control(struct pli_shm *s, const struct pli_shm_note *note, int *fd);
 
-/* Reads the consumer's bulk cursor anew. False: the peer wrote nonsense there (it went back, or beyond what was sent). */
+/* Reads the consumer's bulk cursor anew, and forgets the records that it has passed. False: the peer wrote nonsense there (it went back, or beyond what was sent). */
 bool pli_shm_bulk_refresh(struct pli_shm *s);
 
 /* A place for len bytes as of the cursor last read. NULL: there is none. */
 void *pli_shm_bulk_place(const struct pli_shm *s, uint32_t len);
-
-/* Forgets what the consumer has passed, as of the cursor last read. */
-void pli_shm_bulk_reap(struct pli_shm *s);
 
 /* The bytes at place belong to the record at pos from now on. */
 void pli_shm_bulk_took(struct pli_shm *s, const void *place, uint32_t len, uint64_t pos);

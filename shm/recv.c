@@ -8,14 +8,19 @@
 #define STREAM 6     /* slots in one poll that are a stream */
 #define PREFETCH 8   /* slots ahead, while a stream is read */
 
-/* Publishes the cursor, and wakes a producer that waits for space. */
-void pli_shm_publish_cursor(struct pli_shm *s)
+/* After a cursor has been published: wakes a producer that waits for space. */
+static void space_given(struct pli_shm *s)
 {
-    pli_ring_rx_publish(&s->rx);
     if (__builtin_expect(s->fence, 0)) /* the cursor, then the look: as in wake_peer() */
         atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
         wake_peer(s);
+}
+
+void pli_shm_publish_cursor(struct pli_shm *s)
+{
+    pli_ring_rx_publish(&s->rx);
+    space_given(s);
 }
 
 /* A good part of the ring has been read: give it back. What is held in place may stand in the way. */
@@ -24,6 +29,14 @@ static __attribute__((noinline)) void give_back(struct pli_shm *s)
     pli_shm_publish_cursor(s);
     if (s->rx.pos - s->rx.published >= s->rx.nslots / 4 && s->tr.up->crowded)
         s->tr.up->crowded(s->tr.owner);
+}
+
+/* k slots have been read. */
+static inline void advance(struct pli_shm *s, uint32_t k)
+{
+    s->rx.pos += k;
+    if (__builtin_expect(s->rx.pos - s->rx.published >= s->rx.nslots / 4, 0))
+        give_back(s);
 }
 
 static int bad_record(struct pli_shm *s, const char *what)
@@ -36,9 +49,7 @@ static int bad_record(struct pli_shm *s, const char *what)
 static __attribute__((noinline)) int own_record(struct pli_shm *s, uint32_t type)
 {
     if (type == PLI_SHM_PAD) {
-        s->rx.pos += pli_ring_rx_contig(&s->rx);
-        if (s->rx.pos - s->rx.published >= s->rx.nslots / 4)
-            give_back(s);
+        advance(s, pli_ring_rx_contig(&s->rx));
         return 0;
     }
     if (type == PLI_SHM_SWITCH) {
@@ -103,11 +114,11 @@ static __attribute__((noinline)) int rx_each(struct pli_shm *s, uint32_t meta, u
     return rc;
 }
 
-/* Several records in one slot; payload: bytes of one. -1 when the link has failed, else how many. */
-static inline int deliver_shared(struct pli_shm *s, const struct pli_shm_slot *slot, uint32_t meta, uint64_t w1, uint64_t payload)
+/* Several records in one slot. -1 when the link has failed, else how many. */
+static inline int deliver_shared(struct pli_shm *s, const struct pli_shm_slot *slot, uint32_t meta, uint64_t w1)
 {
     uint32_t count = (meta >> PLI_RING_PACK_SHIFT & 7) + 1;
-    uint64_t stride = payload ? (payload + 7) & ~UINT64_C(7) : 8;
+    uint64_t stride = pli_ring_stride(meta, w1);
     int rc;
 
     if (__builtin_expect(pli_meta_hdr_len(meta) || stride * count > PLI_SHM_SLOT - PLI_REC_HEAD, 0))
@@ -143,14 +154,11 @@ static void poll_over(struct pli_shm *s, int n, int visited)
         pli_shm_flush(&s->tr);
 }
 
-/* The payload of the record before pos has been read: its space goes back, and a producer that waits for it is woken, as with the cursor. */
+/* The payload of the record before pos has been read: its space goes back. */
 static void bulk_read(struct pli_shm *s)
 {
     atomic_store_explicit(&s->own->bulk_cursor, s->rx.pos, memory_order_release);
-    if (__builtin_expect(s->fence, 0))
-        atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&s->peer->want_space, memory_order_relaxed))
-        wake_peer(s);
+    space_given(s);
 }
 
 /* A record in the bulk area. The reference lies in the peer's memory: each of its fields is read once. -1 when the link has failed. */
@@ -167,10 +175,8 @@ static __attribute__((noinline)) int deliver_bulk(struct pli_shm *s, const struc
     s->rx.cur_slots = 0; /* to be copied, not held in place: the space is taken back in order */
     if (s->tr.up->rx(s->tr.owner, meta, w1, payload) < 0)
         return -1;
-    s->rx.pos++;
+    advance(s, 1);
     bulk_read(s);
-    if (s->rx.pos - s->rx.published >= s->rx.nslots / 4)
-        give_back(s);
     return 0;
 }
 
@@ -216,15 +222,13 @@ int pli_shm_poll(struct pli_tr *tr, int budget)
         }
         s->rx.cur_slots = k;
         if (__builtin_expect(meta & PLI_RING_PACK_MASK, 0))
-            got = deliver_shared(s, slot, meta, w1, payload);
+            got = deliver_shared(s, slot, meta, w1);
         else
             got = tr->up->rx(tr->owner, meta, w1, slot->payload) < 0 ? -1 : 1;
         if (__builtin_expect(got < 0, 0))
             return n + 1;
         n += got;
-        s->rx.pos += k;
-        if (__builtin_expect(s->rx.pos - s->rx.published >= s->rx.nslots / 4, 0))
-            give_back(s);
+        advance(s, k);
         if (n == 1 && dialogue(s))
             break;
     }

@@ -107,7 +107,6 @@ static struct pli_shm_slot *bulk_room(struct pli_shm *s, uint64_t len, void **pl
     *place = pli_shm_bulk_place(s, (uint32_t)len);
     if (!*place && !s->starved && pli_shm_bulk_refresh(s)) /* a bad cursor is reported by the next poll */
         *place = pli_shm_bulk_place(s, (uint32_t)len);
-    pli_shm_bulk_reap(s);
     if (*place)
         return slot;
     if (len > s->bulk.want)

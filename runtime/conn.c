@@ -482,10 +482,10 @@ int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, co
     }
     if (step.actions & PLI_ACT_DONE || step.actions & PLI_ACT_ANSWER)
         send_done(c);
-    if (step.actions & PLI_ACT_ABORT)
+    if (step.actions & PLI_ACT_ABORT) {
         pli_conn_frames_first(c);
-    if (step.actions & PLI_ACT_ABORT)
         send_abort(c->link, c->peer_chan, code, c->rx_released);
+    }
     if (step.actions & PLI_ACT_END)
         ended(c, old, code, text, zombie);
     else

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include "test/proc/session_util.h"
+#include "test/unit/runtime/cgroup.h"
 #include "test/unit/runtime/session_util.h"
 
 TestSuite(fault_limits, .timeout = 120);
@@ -206,45 +207,6 @@ Test(fault_limits, no_memory_to_grow)
     cr_assert_leq(ctx_stats(w->ctx[1]).shm_bytes, 64 * 1024);
     end_session(w, &cli);
     end_world(w);
-}
-
-static int write_file(const char *dir, const char *file, const char *text)
-{
-    char path[600];
-    int fd, ok;
-
-    snprintf(path, sizeof path, "%s/%s", dir, file);
-    fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-    close(fd);
-    return ok ? 0 : -1;
-}
-
-/* A cgroup of its own with 64 MiB; 0 and its folder, or -1. */
-static int make_cgroup(char *dir, size_t cap)
-{
-    static const char *const roots[] = { "/sys/fs/cgroup/memory", "/sys/fs/cgroup" };
-    static const char *const limits[] = { "memory.limit_in_bytes", "memory.max" };
-    char line[512], rel[256] = "";
-    FILE *f = fopen("/proc/self/cgroup", "re");
-
-    while (f && fgets(line, sizeof line, f)) {
-        char *p = strstr(line, ":memory:") ? strstr(line, ":memory:") + 8 : NULL;
-
-        if (p)
-            snprintf(rel, sizeof rel, "%.*s", (int)strcspn(p, "\n"), p);
-    }
-    if (f)
-        fclose(f);
-    for (int i = 0; i < 4; i++) {
-        snprintf(dir, cap, "%s%s/plait-test-%d", roots[i / 2], i % 2 ? "" : rel, (int)getpid());
-        if (mkdir(dir, 0755) == 0 && write_file(dir, limits[i / 2], "67108864") == 0)
-            return 0;
-        rmdir(dir);
-    }
-    return -1;
 }
 
 /* Opens links until there is no memory. No assertions in here. 0: the error was as it should be. */

@@ -253,27 +253,32 @@ Test(fault_memory, bad_growth)
     end_world(w);
 }
 
+/* 64 KiB of good memory, as a larger ring or a bulk area. */
+static void give_memory(struct hostile *h, uint32_t op, uint32_t slots)
+{
+    struct fault f = { .size = 1024 * 64 };
+    struct pli_wire_msg msg = { .type = PLI_WIRE_TR_CONTROL, .nfds = 1 };
+    struct pli_shm_note note = { op, slots };
+    int fd = make_memfd(&f);
+
+    msg.tr.blob.p = &note;
+    msg.tr.blob.len = sizeof note;
+    hostile_send(h, &msg, &fd);
+    close(fd);
+}
+
 /* A good larger ring, twice; and one that is switched to although it never came. */
 Test(fault_memory, growing_twice_and_never)
 {
     struct world *w = listening_world();
     struct innocent in;
     struct hostile *h;
-    struct fault f = { .size = 1024 * 64 };
 
     innocent_start(w, &in);
     h = new_hostile(w);
     hostile_open(h);
-    for (int i = 0; i < 2; i++) {
-        struct pli_wire_msg msg = { .type = PLI_WIRE_TR_CONTROL, .nfds = 1 };
-        struct pli_shm_note note = { PLI_SHM_CTL_GROW, 1024 };
-        int fd = make_memfd(&f);
-
-        msg.tr.blob.p = &note;
-        msg.tr.blob.len = sizeof note;
-        hostile_send(h, &msg, &fd);
-        close(fd);
-    }
+    for (int i = 0; i < 2; i++)
+        give_memory(h, PLI_SHM_CTL_GROW, 1024);
     WAIT(w, w->srv[1].closed, 1);
     cr_assert_eq(w->srv[1].c_code, PLAIT_E_PROTO);
     cr_assert_not_null(strstr(w->srv[1].c_text, "second time"), "%s", w->srv[1].c_text);
@@ -298,21 +303,12 @@ Test(fault_memory, a_second_bulk_area)
     struct world *w = listening_world();
     struct innocent in;
     struct hostile *h;
-    struct fault f = { .size = 1024 * 64 };
 
     innocent_start(w, &in);
     h = new_hostile(w);
     hostile_open(h);
-    for (int i = 0; i < 2; i++) {
-        struct pli_wire_msg msg = { .type = PLI_WIRE_TR_CONTROL, .nfds = 1 };
-        struct pli_shm_note note = { PLI_SHM_CTL_BULK, 16 };
-        int fd = make_memfd(&f);
-
-        msg.tr.blob.p = &note;
-        msg.tr.blob.len = sizeof note;
-        hostile_send(h, &msg, &fd);
-        close(fd);
-    }
+    for (int i = 0; i < 2; i++)
+        give_memory(h, PLI_SHM_CTL_BULK, 16);
     WAIT(w, w->srv[1].closed, 1);
     cr_assert_eq(w->srv[1].c_code, PLAIT_E_PROTO);
     cr_assert_not_null(strstr(w->srv[1].c_text, "second bulk area"), "%s", w->srv[1].c_text);
@@ -347,18 +343,11 @@ Test(fault_memory, bad_bulk_references)
     innocent_start(w, &in);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct hostile *h = new_hostile(w);
-        struct fault f = { .size = 1024 * 64 };
-        struct pli_wire_msg msg = { .type = PLI_WIRE_TR_CONTROL, .nfds = 1 };
-        struct pli_shm_note note = { PLI_SHM_CTL_BULK, 16 };
         struct pli_wire_msg answer;
         struct pli_shm_bulk_ref ref[16] = { { cases[i].meta, 0, cases[i].offset } };
-        int fd = make_memfd(&f);
 
         hostile_open(h);
-        msg.tr.blob.p = &note;
-        msg.tr.blob.len = sizeof note;
-        hostile_send(h, &msg, &fd);
-        close(fd);
+        give_memory(h, PLI_SHM_CTL_BULK, 16);
         hostile_expect(h, &answer, PLI_WIRE_TR_CONTROL);
         hostile_record(h, PLI_SHM_BULK, pli_rec_w1(cases[i].len, h->chan, 0), 0, ref);
         WAIT(w, w->srv[i + 1].closed, 1);

@@ -14,7 +14,9 @@
 
 #include "plait/plait.h"
 #include "runtime/mem.h"
+#include "child.h"
 #include "fds.h"
+#include "test/unit/catch_log.h"
 
 #define OK(call) cr_assert_eq((call), 0, "%s", plait_error_text())
 
@@ -26,46 +28,6 @@
         cr_assert_not_null(strstr(plait_error_text(), (word)), "no '%s' in: %s", (word),                     \
                            plait_error_text());                                                              \
     } while (0)
-
-static int log_fd = -1;
-
-/* The warnings go where the test can count them. */
-static inline void catch_log(void)
-{
-    log_fd = memfd_create("log", MFD_CLOEXEC);
-    cr_assert_geq(log_fd, 0);
-    cr_assert_geq(dup2(log_fd, STDERR_FILENO), 0);
-}
-
-static inline int count_in_log(const char *word)
-{
-    static char text[65536];
-    ssize_t len = pread(log_fd, text, sizeof text - 1, 0);
-    const char *p = text;
-    int n = 0;
-
-    cr_assert_geq(len, 0);
-    text[len] = '\0';
-    while ((p = strstr(p, word)) != NULL) {
-        p += strlen(word);
-        n++;
-    }
-    return n;
-}
-
-/* Runs fn in a child; what it asserts there is told by its exit status. */
-static inline int in_child(int (*fn)(void *arg), void *arg)
-{
-    int status;
-    pid_t pid = fork();
-
-    cr_assert_geq(pid, 0);
-    if (pid == 0)
-        _exit(fn(arg));
-    cr_assert_eq(waitpid(pid, &status, 0), pid);
-    cr_assert(WIFEXITED(status), "the child died of signal %d", WTERMSIG(status));
-    return WEXITSTATUS(status);
-}
 
 static inline struct rlimit set_limit(int what, rlim_t value)
 {

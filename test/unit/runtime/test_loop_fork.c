@@ -7,22 +7,9 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "child.h"
 #include "fake_tr.h"
 #include "loop_util.h"
-
-/* Runs fn in a child; what it asserts there is told by its exit status. */
-static int in_child(int (*fn)(void *arg), void *arg)
-{
-    int status;
-    pid_t pid = fork();
-
-    cr_assert_geq(pid, 0);
-    if (pid == 0)
-        _exit(fn(arg));
-    cr_assert_eq(waitpid(pid, &status, 0), pid);
-    cr_assert(WIFEXITED(status), "the child died of signal %d", WTERMSIG(status));
-    return WEXITSTATUS(status);
-}
 
 static int open_fds(void)
 {

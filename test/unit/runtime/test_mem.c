@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Regions: sizes, seals, limits, huge pages, NUMA nodes, look-up, references, fork. */
+#include "cgroup.h"
 #include "mem_util.h"
 
 #include <errno.h>
@@ -277,35 +278,6 @@ Test(mem, more_than_there_is)
     FAILS(plait_mem_alloc(&m, (size_t)1 << 46, NULL), PLAIT_E_NOMEM, "bytes");
     FAILS(plait_mem_alloc(&m, SIZE_MAX, NULL), PLAIT_E_NOMEM, "address space");
     FAILS(plait_mem_alloc(&m, (size_t)PTRDIFF_MAX + 1, NULL), PLAIT_E_NOMEM, "address space");
-}
-
-static int write_file(const char *dir, const char *file, const char *text)
-{
-    char path[600];
-    int fd, ok;
-
-    snprintf(path, sizeof path, "%s/%s", dir, file);
-    fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-    close(fd);
-    return ok ? 0 : -1;
-}
-
-/* A cgroup of its own with 64 MiB, of either version, below the root. */
-static int make_cgroup(char *dir, size_t cap)
-{
-    static const char *const roots[] = {"/sys/fs/cgroup/memory", "/sys/fs/cgroup"};
-    static const char *const limits[] = {"memory.limit_in_bytes", "memory.max"};
-
-    for (int i = 0; i < 2; i++) {
-        snprintf(dir, cap, "%s/plait-mem-%d", roots[i], (int)getpid());
-        if (mkdir(dir, 0755) == 0 && write_file(dir, limits[i], "67108864") == 0)
-            return 0;
-        rmdir(dir);
-    }
-    return -1;
 }
 
 /* Exit status 77: cannot be tested, 0: as it should be. */

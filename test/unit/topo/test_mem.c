@@ -2,6 +2,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "test/unit/catch_log.h"
 #include "machine.h"
 
 #include <errno.h>
@@ -18,7 +19,6 @@
 #define PAGES 600 /* more than one call of move_pages takes */
 
 static size_t page;
-static int log_fd;
 
 static char *memory(void)
 {
@@ -32,30 +32,6 @@ static char *memory(void)
     cr_assert_neq(p, MAP_FAILED);
     close(fd);
     return p;
-}
-
-/* the warnings go where the test can count them */
-static void catch_log(void)
-{
-    log_fd = memfd_create("log", MFD_CLOEXEC);
-    cr_assert_geq(log_fd, 0);
-    cr_assert_geq(dup2(log_fd, STDERR_FILENO), 0);
-}
-
-static int count_in_log(const char *word)
-{
-    static char text[65536];
-    ssize_t len = pread(log_fd, text, sizeof text - 1, 0);
-    const char *p = text;
-    int n = 0;
-
-    cr_assert_geq(len, 0);
-    text[len] = '\0';
-    while ((p = strstr(p, word)) != NULL) {
-        p += strlen(word);
-        n++;
-    }
-    return n;
 }
 
 /* Makes the three NUMA calls fail as they do in a container; works without privileges. */

@@ -33,13 +33,13 @@ static void linger_fn(struct pli_timer *t)
     char text[256];
 
     snprintf(text, sizeof text, "the orderly close took longer than linger_ms, %u: %u replies outstanding, %u owed, %u messages queued",
-             c->session->linger_ms, c->npending, c->rx_owed, c->ntxq);
+             c->session->linger_ms, pli_conn_pending(c), c->rx_owed, c->ntxq);
     pli_conn_event(c, PLI_CEV_ABORT, PLAIT_E_TIMEDOUT, text);
 }
 
 static bool is_quiet(const struct plait_conn *c)
 {
-    return c->npending == 0 && c->rx_owed == 0 && pli_list_is_empty(&c->txq) && !c->in.buf;
+    return pli_conn_pending(c) == 0 && c->rx_owed == 0 && pli_list_is_empty(&c->txq) && !c->in.buf;
 }
 
 static void quiet_fn(struct pli_defer *d)
@@ -553,7 +553,7 @@ int plait_conn_get_info(struct plait_conn *c, struct plait_conn_info *info)
     info->peer_pid = c->link ? (c->link->pid ? c->link->pid : c->link->peer.pid) : 0;
     info->window = c->peer_window;
     info->unreleased = (uint32_t)(c->tx_seq - c->tx_released);
-    info->pending = c->npending;
+    info->pending = pli_conn_pending(c);
     info->queued = c->ntxq;
     info->max_msg = c->peer_max_msg;
     info->sent = c->tx_seq + c->replies;

@@ -23,19 +23,31 @@ enum pli_req_kind { PLI_REQ_FREE, PLI_REQ_REPLY, PLI_REQ_DONE, PLI_REQ_FORGOTTEN
 
 struct pli_req_timer;
 
-/* An entry of a connection's table. Its number on the wire (cookie) is index | generation << 16. */
+/* An entry of a connection's table. Its number on the wire (cookie) is index | generation << 16. What the short paths need to know of it is
+ * one word, so that a reply compares once and stores once. */
 struct pli_req {
     union {
         plait_reply_fn on_reply;
         plait_done_fn on_done;
     };
     void *arg;
-    struct pli_req_timer *timer;
-    uint32_t cookie;
+    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 has a timer, 48..63 if free: index of the next free entry */
+    struct pli_req_timer *timer; /* NULL unless the key says so */
     uint32_t seq;       /* order of sending, for completion in order at the end */
-    uint16_t next_free; /* index */
-    uint8_t kind;       /* enum pli_req_kind */
 };
+
+#define PLI_REQ_KEY(kind) ((uint64_t)(kind) << 32)
+#define PLI_REQ_TIMED ((uint64_t)1 << 40)
+
+static inline uint32_t pli_req_cookie(const struct pli_req *r)
+{
+    return (uint32_t)r->key;
+}
+
+static inline enum pli_req_kind pli_req_kind(const struct pli_req *r)
+{
+    return (enum pli_req_kind)(r->key >> 32 & 0xffu);
+}
 
 #define PLI_REQ_NONE 0xffffu /* end of the free list; also the most entries */
 
@@ -95,13 +107,14 @@ struct plait_conn {
     struct pli_req *reqs;
     uint16_t req_free;    /* first free entry, PLI_REQ_NONE */
     uint16_t nreqs;
-    uint32_t npending;    /* entries in use in reqs, forgotten ones too */
+    uint64_t req_begun;   /* entries of reqs taken so far, */
     /* hot: receiving */
     uint64_t tx_released; /* messages released by the peer */
     void (*on_message)(struct plait_conn *conn, struct plait_msg *msg, void *arg); /* never NULL */
     void *arg;
     uint64_t rx_seen;     /* messages that came and take space in the window */
-    uint64_t rx_replies;
+    uint64_t req_ended;   /* and given back: */
+    uint64_t req_unreplied; /* of these, without a reply */
     uint32_t window;      /* of the peer's messages */
     uint32_t credit_step; /* tell at the latest after this many */
     uint32_t rx_owed;     /* requests not yet replied to, receipts not yet given */
@@ -258,7 +271,7 @@ int pli_conn_breach(struct plait_conn *c, const char *what);
 
 /* reqtable.c: awaited replies and receipts */
 int pli_req_alloc(struct plait_conn *c, enum pli_req_kind kind, uint32_t *index); /* PLAIT_E_NOMEM, PLAIT_E_AGAIN */
-void pli_req_free(struct plait_conn *c, uint32_t index);
+void pli_req_free(struct plait_conn *c, uint32_t index, bool replied); /* replied: not a receipt, nor one that was never sent */
 struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie); /* NULL: no such number is in use */
 int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_us);
 void pli_req_forget(struct plait_conn *c, const void *arg); /* the user of the request with this arg is gone; its reply may come */
@@ -277,7 +290,13 @@ static inline void pli_conn_flush_later(struct plait_conn *c)
 /* Messages delivered so far. */
 static inline uint64_t pli_conn_received(const struct plait_conn *c)
 {
-    return c->rx_seen + c->rx_replies;
+    return c->rx_seen + c->req_ended - c->req_unreplied;
+}
+
+/* Requests and receipts that are awaited, forgotten ones too. */
+static inline uint32_t pli_conn_pending(const struct plait_conn *c)
+{
+    return (uint32_t)(c->req_begun - c->req_ended);
 }
 
 /* Messages that have come since the count `released` or `credited`. */

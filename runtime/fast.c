@@ -76,19 +76,21 @@ int plait_request(struct plait_conn *c, const void *data, size_t len, unsigned f
 {
     struct pli_tr *tr = c->tr;
     struct pli_req *r;
+    uint64_t key;
 
     if (unlikely(c->tx_seq == c->tx_limit || !short_way(c, tr, len, flags) || !fn || c->req_free == PLI_REQ_NONE))
         return pli_request_slow(c, data, len, flags, fn, arg);
     if (unlikely(flush_unknown(c, flags)))
         return request_more(c, data, len, flags, fn, arg);
     r = &c->reqs[c->req_free];
-    c->req_free = r->next_free;
-    r->kind = PLI_REQ_REPLY;
+    key = r->key;
+    c->req_free = (uint16_t)(key >> 48);
+    r->key = (uint32_t)key | PLI_REQ_KEY(PLI_REQ_REPLY);
     r->seq = (uint32_t)c->tx_seq++;
     r->on_reply = fn;
     r->arg = arg;
-    c->npending++;
-    return tr->send_small(tr, META_REQUEST, next_w1(c, len), r->cookie, data, flags);
+    c->req_begun++;
+    return tr->send_small(tr, META_REQUEST, next_w1(c, len), (uint32_t)key, data, flags);
 }
 
 int plait_reply(struct plait_msg *req, const void *data, size_t len, unsigned flags)
@@ -180,14 +182,12 @@ static inline struct pli_req *take_request(struct plait_conn *c, uint64_t cookie
     uint32_t index = (uint32_t)cookie & 0xffffu;
     struct pli_req *r = &c->reqs[index];
 
-    if (unlikely(index >= c->nreqs || r->cookie != cookie || r->kind != PLI_REQ_REPLY || r->timer || !c->tx_ready))
+    /* that very number with status 0, of a request without a timer: a sum, so that no other status makes up for another kind */
+    if (unlikely(index >= c->nreqs || cookie + PLI_REQ_KEY(PLI_REQ_REPLY) != r->key || !c->tx_ready))
         return NULL;
-    r->kind = PLI_REQ_FREE;
-    r->cookie = (uint32_t)cookie + 0x10000u;
-    r->next_free = c->req_free;
+    r->key = (uint32_t)((uint32_t)cookie + 0x10000u) | PLI_REQ_KEY(PLI_REQ_FREE) | (uint64_t)c->req_free << 48;
     c->req_free = (uint16_t)index;
-    c->npending--;
-    c->rx_replies++;
+    c->req_ended++;
     return r;
 }
 

@@ -182,15 +182,15 @@ static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, 
     plait_reply_fn fn;
     void *arg;
 
-    if (__builtin_expect(!r || r->kind == PLI_REQ_DONE || (!pli_list_is_empty(&c->txq) && pli_conn_is_queued(c, (uint32_t)cookie)), 0)) {
+    if (__builtin_expect(!r || pli_req_kind(r) == PLI_REQ_DONE || (!pli_list_is_empty(&c->txq) && pli_conn_is_queued(c, (uint32_t)cookie)), 0)) {
         free(buf);
         return pli_conn_breach(c, "a reply to a request that is not outstanding");
     }
     fn = r->on_reply;
     arg = r->arg;
-    if (__builtin_expect(r->kind == PLI_REQ_FORGOTTEN, 0))
+    if (__builtin_expect(pli_req_kind(r) == PLI_REQ_FORGOTTEN, 0))
         fn = NULL;
-    pli_req_free(c, (uint32_t)cookie & 0xffffu);
+    pli_req_free(c, (uint32_t)cookie & 0xffffu, true);
     if (__builtin_expect(c->state != PLI_CONN_OPEN, 0))
         pli_conn_quiet_later(c);
     fill(&m, c, hdr, pli_meta_hdr_len(meta), data, len);
@@ -198,7 +198,6 @@ static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, 
     m.cookie = 0;
     m.pub.kind = PLAIT_REPLY;
     m.flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
-    c->rx_replies++;
     if (__builtin_expect(fn != NULL, 1))
         fn(status ? NULL : &m.pub, status, arg);
     if (__builtin_expect(m.buf && !(m.flags & PLI_MSG_HELD), 0))
@@ -213,11 +212,11 @@ static int receipt(struct plait_conn *c, uint64_t cookie)
     void *arg;
     int status = (int)(uint32_t)(cookie >> 32);
 
-    if (!r || r->kind != PLI_REQ_DONE || pli_conn_is_queued(c, (uint32_t)cookie))
+    if (!r || pli_req_kind(r) != PLI_REQ_DONE || pli_conn_is_queued(c, (uint32_t)cookie))
         return pli_conn_breach(c, "a receipt for a message that is not outstanding");
     fn = r->on_done;
     arg = r->arg;
-    pli_req_free(c, (uint32_t)cookie & 0xffffu);
+    pli_req_free(c, (uint32_t)cookie & 0xffffu, false);
     if (c->state != PLI_CONN_OPEN)
         pli_conn_quiet_later(c);
     fn(status, arg);

@@ -29,13 +29,19 @@ static int grow(struct plait_conn *c)
         return pli_fail(PLAIT_E_NOMEM, "no memory for %u outstanding requests", n);
     memset(reqs + c->nreqs, 0, (n - c->nreqs) * sizeof *reqs);
     for (uint32_t i = c->nreqs; i < n; i++) {
-        reqs[i].cookie = i;
-        reqs[i].next_free = i + 1 < n ? (uint16_t)(i + 1) : PLI_REQ_NONE;
+        uint64_t next = i + 1 < n ? i + 1 : PLI_REQ_NONE;
+
+        reqs[i].key = i | PLI_REQ_KEY(PLI_REQ_FREE) | next << 48;
     }
     c->req_free = (uint16_t)c->nreqs;
     c->reqs = reqs;
     c->nreqs = (uint16_t)n;
     return 0;
+}
+
+static void set_key(struct pli_req *r, uint32_t cookie, enum pli_req_kind kind)
+{
+    r->key = cookie | PLI_REQ_KEY(kind);
 }
 
 int pli_req_alloc(struct plait_conn *c, enum pli_req_kind kind, uint32_t *index)
@@ -50,11 +56,11 @@ int pli_req_alloc(struct plait_conn *c, enum pli_req_kind kind, uint32_t *index)
     }
     *index = c->req_free;
     r = &c->reqs[*index];
-    c->req_free = r->next_free;
-    r->kind = (uint8_t)kind;
+    c->req_free = (uint16_t)(r->key >> 48);
+    set_key(r, pli_req_cookie(r), kind);
     r->timer = NULL;
-    r->seq = c->tx_seq;
-    c->npending++;
+    r->seq = (uint32_t)c->tx_seq;
+    c->req_begun++;
     return 0;
 }
 
@@ -65,17 +71,18 @@ static void drop_timer(struct plait_conn *c, struct pli_req *r)
     r->timer = NULL;
 }
 
-void pli_req_free(struct plait_conn *c, uint32_t index)
+void pli_req_free(struct plait_conn *c, uint32_t index, bool replied)
 {
     struct pli_req *r = &c->reqs[index];
 
     if (__builtin_expect(r->timer != NULL, 0))
         drop_timer(c, r);
-    r->kind = PLI_REQ_FREE;
-    r->cookie += 0x10000u;
-    r->next_free = c->req_free;
+    set_key(r, pli_req_cookie(r) + 0x10000u, PLI_REQ_FREE);
+    r->key |= (uint64_t)c->req_free << 48;
     c->req_free = (uint16_t)index;
-    c->npending--;
+    c->req_ended++;
+    if (!replied)
+        c->req_unreplied++;
 }
 
 struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie)
@@ -86,7 +93,7 @@ struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie)
     if (index >= c->nreqs)
         return NULL;
     r = &c->reqs[index];
-    return r->cookie == cookie && r->kind != PLI_REQ_FREE ? r : NULL;
+    return pli_req_cookie(r) == cookie && pli_req_kind(r) != PLI_REQ_FREE ? r : NULL;
 }
 
 static void timed_out(struct pli_timer *t)
@@ -98,8 +105,8 @@ static void timed_out(struct pli_timer *t)
     void *arg = r->arg;
 
     /* the reply may still come: the entry waits for it, without its user */
-    r->kind = PLI_REQ_FORGOTTEN;
     r->timer = NULL;
+    set_key(r, pli_req_cookie(r), PLI_REQ_FORGOTTEN);
     free(rt);
     fn(NULL, PLAIT_E_TIMEDOUT, arg);
 }
@@ -115,6 +122,7 @@ int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_u
     pli_timer_init(&rt->timer, timed_out);
     pli_timer_start(c->ctx, &rt->timer, pli_deadline(timeout_us > INT64_MAX ? -1 : (int64_t)timeout_us, PLI_NS_PER_US));
     c->reqs[index].timer = rt;
+    c->reqs[index].key |= PLI_REQ_TIMED;
     return 0;
 }
 
@@ -123,11 +131,11 @@ void pli_req_forget(struct plait_conn *c, const void *arg)
     for (uint32_t i = 0; i < c->nreqs; i++) {
         struct pli_req *r = &c->reqs[i];
 
-        if (r->kind != PLI_REQ_REPLY || r->arg != arg)
+        if (pli_req_kind(r) != PLI_REQ_REPLY || r->arg != arg)
             continue;
         if (r->timer)
             drop_timer(c, r);
-        r->kind = PLI_REQ_FORGOTTEN;
+        set_key(r, pli_req_cookie(r), PLI_REQ_FORGOTTEN);
     }
 }
 
@@ -150,13 +158,14 @@ void pli_req_fail_all(struct plait_conn *c, int code)
     c->reqs = NULL;
     c->nreqs = 0;
     c->req_free = PLI_REQ_NONE;
-    c->npending = 0;
+    c->req_unreplied += c->req_begun - c->req_ended;
+    c->req_ended = c->req_begun;
     if (n)
         qsort(reqs, n, sizeof *reqs, by_seq);
     for (uint32_t i = 0; i < n; i++) {
-        if (reqs[i].kind == PLI_REQ_REPLY)
+        if (pli_req_kind(&reqs[i]) == PLI_REQ_REPLY)
             reqs[i].on_reply(NULL, code, reqs[i].arg);
-        else if (reqs[i].kind == PLI_REQ_DONE)
+        else if (pli_req_kind(&reqs[i]) == PLI_REQ_DONE)
             reqs[i].on_done(code, reqs[i].arg);
     }
     free(reqs);

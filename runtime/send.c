@@ -316,13 +316,13 @@ static int request(struct plait_conn *c, const struct plait_out *out)
         if (rc < 0)
             goto err;
     }
-    rc = send_long(c, meta, c->reqs[index].cookie, out);
+    rc = send_long(c, meta, pli_req_cookie(&c->reqs[index]), out);
     if (rc < 0)
         goto err;
     return 0;
 
 err:
-    pli_req_free(c, index);
+    pli_req_free(c, index, false);
     return rc;
 }
 
@@ -368,9 +368,9 @@ static int oneway_receipt(struct plait_conn *c, const struct plait_out *out)
         return rc == PLAIT_E_AGAIN ? again(c, "as many requests are outstanding on this connection as there can be") : rc;
     c->reqs[index].on_done = out->on_done;
     c->reqs[index].arg = out->arg;
-    rc = send_long(c, meta, c->reqs[index].cookie, out);
+    rc = send_long(c, meta, pli_req_cookie(&c->reqs[index]), out);
     if (rc < 0)
-        pli_req_free(c, index);
+        pli_req_free(c, index, false);
     return rc;
 }
 
@@ -560,7 +560,7 @@ int plait_commit_request(struct plait_conn *c, struct plait_slot *slot, size_t l
         return rc;
     c->reqs[index].on_reply = fn;
     c->reqs[index].arg = arg;
-    commit(c, slot, PLI_REC_REQUEST, len, c->reqs[index].cookie, flags);
+    commit(c, slot, PLI_REC_REQUEST, len, pli_req_cookie(&c->reqs[index]), flags);
     return 0;
 }
 

@@ -264,10 +264,14 @@ static void rpc_reply(struct plait_msg *reply, int status, void *arg)
         part_over(c);
         c->part_left = c->part;
     }
-    if (__builtin_expect(--c->left == 0, 0))
+    if (__builtin_expect(--c->left == 0, 0)) {
         perf_done(c);
-    else
+    } else if (__builtin_expect(c->to_send > 0 && !c->blocked, 1) &&
+               __builtin_expect(plait_request(c->conn, c->buf, c->size, PLAIT_MORE, rpc_reply, c) == 0, 1)) {
+        c->to_send--; /* one for one */
+    } else {
         rpc_issue(c);
+    }
 }
 
 static int rpc_round(struct perf_client *c, unsigned long n, struct perf_round *out)

@@ -542,6 +542,12 @@ static int on_frame(struct pli_channel *ch, const struct pli_wire_msg *msg, int 
         if (!pli_link_is_up(link))
             return pli_link_breach(link, "%s before the link is up", pli_wire_type_name(msg->type));
         return pli_session_frame(link, msg);
+    case PLI_WIRE_MEM:
+        if (!pli_link_is_up(link)) {
+            fds_close(fds, msg->nfds);
+            return pli_link_breach(link, "%s before the link is up", pli_wire_type_name(msg->type));
+        }
+        return pli_mem_frame(link, msg, fds);
     default:
         fds_close(fds, msg->nfds);
         return pli_link_breach(link, "%s on an established control channel", pli_wire_type_name(msg->type));

@@ -112,6 +112,9 @@ static inline bool pli_link_is_up(const struct pli_link *link)
     return link->state == PLI_LINK_UP;
 }
 
+/* memframe.c: a MEM frame. Takes the descriptors over. 0 or a negative code: the link fails. */
+int pli_mem_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds);
+
 /* linkio.c: records. */
 
 extern const struct pli_tr_up pli_link_up_calls;

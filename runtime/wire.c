@@ -12,11 +12,11 @@ static const char *const type_names[PLI_WIRE_TYPES] = {
     "REFUSE",       "TR_CONNECT",     "TR_UP",          "TR_CONTROL",
     "SESSION_OPEN", "SESSION_ACCEPT", "SESSION_REJECT", "SESSION_CLOSE",
     "CONN_OPEN",    "CONN_ACCEPT",    "CONN_REFUSE",    "BYE",
+    "MEM",
 };
 
 #define WINDOW_MAX 16384u
 #define MSG_MIN 64u
-#define JOB_MAX 255u
 
 const char *pli_wire_type_name(unsigned type)
 {
@@ -31,16 +31,11 @@ static unsigned fds_max(unsigned type)
     case PLI_WIRE_TR_CONNECT:
     case PLI_WIRE_TR_CONTROL:
         return PLI_TR_FDS_MAX;
+    case PLI_WIRE_MEM:
+        return PLI_MEM_FDS_MAX;
     default:
         return 0;
     }
-}
-
-/* Text goes into error messages and logs of the other side: without control bytes it cannot forge lines or
- * move a terminal's cursor. */
-static bool is_control(uint8_t c)
-{
-    return c < 0x20 || c == 0x7f;
 }
 
 /* ---- reading ---- */
@@ -107,6 +102,13 @@ static uint16_t get16(struct reader *r, const char *field)
     return p ? le16(p) : 0;
 }
 
+static uint64_t get64(struct reader *r, const char *field)
+{
+    uint64_t low = get32(r, field);
+
+    return low | (uint64_t)get32(r, field) << 32;
+}
+
 static void get_raw(struct reader *r, const char *field, void *out, size_t n)
 {
     const uint8_t *p = take(r, field, n);
@@ -163,7 +165,7 @@ static void get_text(struct reader *r, const char *field, struct pli_wire_bytes 
     get_bytes(r, field, b, min, max);
     p = b->p;
     for (uint32_t i = 0; i < b->len; i++) {
-        if (is_control(p[i])) {
+        if (pli_wire_is_control(p[i])) {
             bad(r, field, "byte %u is the control character 0x%02x", i, p[i]);
             return;
         }
@@ -222,7 +224,7 @@ static void parse_open(struct reader *r, struct pli_wire_msg *m)
     m->open.listener = get32(r, "listener");
     m->open.nconns = get_range(r, "nconns", 1, PLAIT_MAX_CONNS);
     m->open.rank = get_int(r, "rank", -1);
-    get_text(r, "job", &m->open.job, 0, JOB_MAX);
+    get_text(r, "job", &m->open.job, 0, PLI_WIRE_JOB_MAX);
     get_text(r, "resource", &m->open.resource, 0, PLI_WIRE_RESOURCE_MAX);
     get_bytes(r, "data", &m->open.data, 0, PLAIT_MAX_PRIVATE);
 }
@@ -272,6 +274,20 @@ static void parse_conn(struct reader *r, struct pli_wire_msg *m)
     }
 }
 
+static void parse_mem(struct reader *r, struct pli_wire_msg *m)
+{
+    m->mem.op = get_range(r, "op", 1, PLI_MEM_OPS - 1);
+    m->mem.key = get32(r, "key");
+    m->mem.code = (int32_t)get32(r, "code");
+    if (!r->err && m->mem.code > 0)
+        bad(r, "code", "%d is not a status code", m->mem.code);
+    m->mem.flags = get32(r, "flags");
+    get_raw(r, "sid", m->mem.sid, PLI_ID_LEN);
+    m->mem.addr = get64(r, "addr");
+    m->mem.len = get64(r, "len");
+    get_text(r, "text", &m->mem.text, 0, PLI_WIRE_TEXT_MAX);
+}
+
 static void parse_body(struct reader *r, struct pli_wire_msg *m)
 {
     switch (m->type) {
@@ -305,6 +321,9 @@ static void parse_body(struct reader *r, struct pli_wire_msg *m)
     case PLI_WIRE_CONN_ACCEPT:
     case PLI_WIRE_CONN_REFUSE:
         parse_conn(r, m);
+        break;
+    case PLI_WIRE_MEM:
+        parse_mem(r, m);
         break;
     case PLI_WIRE_TR_UP:
     case PLI_WIRE_TYPES:
@@ -371,222 +390,4 @@ uint32_t pli_wire_portal(const struct pli_wire_msg *msg, uint32_t i)
     const uint8_t *p = msg->accept.portals.p;
 
     return i < msg->accept.nportals ? le32(p + 4 * (size_t)i) : 0;
-}
-
-/* ---- writing ---- */
-
-/* A frame in the making. A field that does not fit sets err; len is then of no use. */
-struct writer {
-    uint8_t *p;
-    size_t cap, len;
-    unsigned type;
-    int err;
-};
-
-static uint8_t *put(struct writer *w, size_t n)
-{
-    uint8_t *p = w->p + w->len;
-
-    if (w->err)
-        return NULL;
-    if (n > w->cap - w->len) {
-        w->err = pli_fail(PLAIT_E_INVAL, "control message %s: does not fit in %zu bytes",
-                          pli_wire_type_name(w->type), w->cap);
-        return NULL;
-    }
-    w->len += n;
-    return p;
-}
-
-static void store32(uint8_t *p, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(v >> 8 * i);
-}
-
-static void store16(uint8_t *p, uint16_t v)
-{
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
-}
-
-static void put32(struct writer *w, uint32_t v)
-{
-    uint8_t *p = put(w, 4);
-
-    if (p)
-        store32(p, v);
-}
-
-static void put16(struct writer *w, uint16_t v)
-{
-    uint8_t *p = put(w, 2);
-
-    if (p)
-        store16(p, v);
-}
-
-static void put_raw(struct writer *w, const void *data, size_t n)
-{
-    uint8_t *p = put(w, n);
-
-    if (p && n)
-        memcpy(p, data, n);
-}
-
-static void put_bytes(struct writer *w, const char *field, const struct pli_wire_bytes *b, uint32_t max)
-{
-    if (!w->err && b->len > max)
-        w->err = pli_fail(PLAIT_E_INVAL, "control message %s: field '%s': %u bytes are over its limit of %u",
-                          pli_wire_type_name(w->type), field, b->len, max);
-    put16(w, (uint16_t)b->len);
-    put_raw(w, b->p, b->len);
-}
-
-/* A sentence: too long or with control characters it is mended, not refused; it only explains what is worse.
- */
-static void put_text(struct writer *w, const struct pli_wire_bytes *b)
-{
-    const uint8_t *text = b->p;
-    uint32_t len = b->len;
-    uint8_t *p;
-
-    if (len > PLI_WIRE_TEXT_MAX) {
-        len = PLI_WIRE_TEXT_MAX;
-        while (len > 0 && (text[len] & 0xc0) == 0x80) /* not in the middle of a UTF-8 character */
-            len--;
-    }
-    put16(w, (uint16_t)len);
-    p = put(w, len);
-    for (uint32_t i = 0; p && i < len; i++)
-        p[i] = is_control(text[i]) ? ' ' : text[i];
-}
-
-static void put_version(struct writer *w)
-{
-    put32(w, PLI_WIRE_MAGIC);
-    put32(w, PLI_WIRE_VERSION);
-}
-
-static void encode_hello(struct writer *w, const struct pli_wire_msg *m)
-{
-    const struct pli_wire_peer *peer = &m->hello.peer;
-
-    put_version(w);
-    put32(w, peer->features);
-    put32(w, peer->transports);
-    put_raw(w, peer->incarnation, PLI_ID_LEN);
-    put_raw(w, peer->host, PLI_HOST_LEN);
-    put32(w, peer->ctx_id);
-    put32(w, peer->target);
-    put32(w, (uint32_t)peer->node);
-    put32(w, (uint32_t)peer->pid);
-    if (m->type == PLI_WIRE_HELLO)
-        put32(w, m->hello.listener);
-    else
-        put_bytes(w, "blob", &m->hello.blob, PLI_TR_BLOB_MAX);
-}
-
-static void encode_session(struct writer *w, const struct pli_wire_msg *m)
-{
-    switch (m->type) {
-    case PLI_WIRE_SESSION_OPEN:
-        put_raw(w, m->open.sid, PLI_ID_LEN);
-        put32(w, m->open.listener);
-        put32(w, m->open.nconns);
-        put32(w, (uint32_t)m->open.rank);
-        put_bytes(w, "job", &m->open.job, JOB_MAX);
-        put_bytes(w, "resource", &m->open.resource, PLI_WIRE_RESOURCE_MAX);
-        put_bytes(w, "data", &m->open.data, PLAIT_MAX_PRIVATE);
-        break;
-    case PLI_WIRE_SESSION_ACCEPT:
-        put_raw(w, m->accept.sid, PLI_ID_LEN);
-        put32(w, m->accept.nportals);
-        put_raw(w, m->accept.portals.p, m->accept.portals.len);
-        put_bytes(w, "data", &m->accept.data, PLAIT_MAX_PRIVATE);
-        break;
-    default:
-        put_raw(w, m->reject.sid, PLI_ID_LEN);
-        put32(w, (uint32_t)m->reject.code);
-        if (m->type == PLI_WIRE_SESSION_CLOSE)
-            break;
-        put_text(w, &m->reject.text);
-        put_bytes(w, "data", &m->reject.data, PLAIT_MAX_PRIVATE);
-    }
-}
-
-static void encode_conn(struct writer *w, const struct pli_wire_msg *m)
-{
-    put_raw(w, m->conn.sid, PLI_ID_LEN);
-    put32(w, m->conn.index);
-    if (m->type != PLI_WIRE_CONN_REFUSE)
-        put16(w, m->conn.chan);
-    if (m->type != PLI_WIRE_CONN_OPEN)
-        put16(w, m->conn.peer_chan);
-    if (m->type == PLI_WIRE_CONN_REFUSE) {
-        put32(w, (uint32_t)m->conn.code);
-        put_text(w, &m->conn.text);
-    } else {
-        put32(w, m->conn.window);
-        put32(w, m->conn.max_msg);
-    }
-}
-
-static void encode_body(struct writer *w, const struct pli_wire_msg *m)
-{
-    switch (m->type) {
-    case PLI_WIRE_GREETING:
-        put_version(w);
-        put_raw(w, m->greeting.host, PLI_HOST_LEN);
-        put32(w, m->greeting.listener);
-        put_bytes(w, "unix_name", &m->greeting.unix_name, PLI_WIRE_NAME_MAX);
-        break;
-    case PLI_WIRE_HELLO:
-    case PLI_WIRE_HELLO_ACK:
-        encode_hello(w, m);
-        break;
-    case PLI_WIRE_REFUSE:
-    case PLI_WIRE_BYE:
-        put32(w, (uint32_t)m->end.code);
-        put_text(w, &m->end.text);
-        break;
-    case PLI_WIRE_TR_CONNECT:
-    case PLI_WIRE_TR_CONTROL:
-        put_bytes(w, "blob", &m->tr.blob, PLI_TR_BLOB_MAX);
-        break;
-    case PLI_WIRE_SESSION_OPEN:
-    case PLI_WIRE_SESSION_ACCEPT:
-    case PLI_WIRE_SESSION_REJECT:
-    case PLI_WIRE_SESSION_CLOSE:
-        encode_session(w, m);
-        break;
-    case PLI_WIRE_CONN_OPEN:
-    case PLI_WIRE_CONN_ACCEPT:
-    case PLI_WIRE_CONN_REFUSE:
-        encode_conn(w, m);
-        break;
-    case PLI_WIRE_TR_UP:
-    case PLI_WIRE_TYPES:
-        break;
-    }
-}
-
-int pli_wire_encode(void *buf, size_t cap, const struct pli_wire_msg *msg)
-{
-    struct writer w = {buf, cap, 0, msg->type, 0};
-    struct pli_wire_msg check;
-    uint8_t *head = put(&w, PLI_WIRE_HEAD);
-
-    if (!head)
-        return w.err;
-    encode_body(&w, msg);
-    if (w.err)
-        return w.err;
-    store32(head, (uint32_t)(w.len - PLI_WIRE_HEAD));
-    store16(head + 4, (uint16_t)msg->type);
-    store16(head + 6, msg->nfds);
-    /* what the other side would refuse is refused here, where the mistake is */
-    if (pli_wire_parse(buf, w.len, &check) != (int)w.len)
-        return pli_fail(PLAIT_E_INVAL, "%s", pli_err_text());
-    return (int)w.len;
 }

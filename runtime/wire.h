@@ -15,12 +15,13 @@
 #include "runtime/transport.h"
 
 #define PLI_WIRE_MAGIC 0x74696c70u /* "plit" */
-#define PLI_WIRE_VERSION 1u
+#define PLI_WIRE_VERSION 2u
 #define PLI_WIRE_HEAD 8u
 #define PLI_WIRE_MAX 16384u /* most bytes of a body */
 #define PLI_WIRE_TEXT_MAX 255u
 #define PLI_WIRE_RESOURCE_MAX 1023u
 #define PLI_WIRE_NAME_MAX 64u
+#define PLI_WIRE_JOB_MAX 255u
 
 enum pli_wire_type {
     PLI_WIRE_GREETING = 1, /* server, TCP only: who I am, where my AF_UNIX socket is */
@@ -38,8 +39,24 @@ enum pli_wire_type {
     PLI_WIRE_CONN_ACCEPT, /* server */
     PLI_WIRE_CONN_REFUSE, /* server */
     PLI_WIRE_BYE,         /* either: the link is closed on purpose; code and sentence */
+    PLI_WIRE_MEM,         /* either: of regions; enum pli_mem_op says what (descriptors) */
     PLI_WIRE_TYPES        /* one past the last */
 };
+
+/* What a MEM frame says. A key is a number that the owner of a region gave it for this link; above 0, never used twice. */
+enum pli_mem_op {
+    PLI_MEM_SHARE = 1, /* owner: this region (one descriptor, sealed) is going to be named in offers: key, len, text: its name */
+    PLI_MEM_SHARED,    /* the other side: key is mapped (code 0), or will not be: code, text */
+    PLI_MEM_REVOKE,    /* owner: key is not named any more */
+    PLI_MEM_EXPORT,    /* owner: for one-sided operations of session sid: key, len, flags, text (descriptors: region, key page) */
+    PLI_MEM_EXPORTED,  /* the other side: key is mapped, or will not be: code, text */
+    PLI_MEM_WITHDRAW,  /* owner: key must not be used any more */
+    PLI_MEM_WITHDRAWN, /* the other side: it is not, from here on */
+    PLI_MEM_PROBE,     /* can you read len bytes at addr of my memory, which begin with sid? */
+    PLI_MEM_PROBED,    /* yes, and it is faster than the ring from len bytes on (code 0), or no: code, text */
+    PLI_MEM_OPS        /* one past the last */
+};
+#define PLI_MEM_FDS_MAX 2
 
 #define PLI_ID_LEN 16
 #define PLI_HOST_LEN 32
@@ -121,8 +138,24 @@ struct pli_wire_msg {
             int32_t code;     /* CONN_REFUSE */
             struct pli_wire_bytes text;
         } conn;
+        struct {
+            uint32_t op;  /* enum pli_mem_op, checked; what else it needs is for its reader to check */
+            uint32_t key;
+            int32_t code; /* 0 or negative, checked */
+            uint32_t flags;
+            uint8_t sid[PLI_ID_LEN];
+            uint64_t addr, len;
+            struct pli_wire_bytes text;
+        } mem;
     };
 };
+
+/* Text goes into error messages and logs of the other side: without control bytes it cannot forge lines or
+ * move a terminal's cursor. */
+static inline bool pli_wire_is_control(uint8_t c)
+{
+    return c < 0x20 || c == 0x7f;
+}
 
 /* Looks at len received bytes. >0: a whole frame of that many bytes was decoded into *msg. 0: more bytes are
  * needed. <0: PLAIT_E_PROTO (text names the frame type and field) or PLAIT_E_VERSION (text has both versions;

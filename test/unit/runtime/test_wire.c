@@ -57,6 +57,16 @@ static void same_message(const struct pli_wire_msg *a, const struct pli_wire_msg
     case PLI_WIRE_TR_CONTROL:
         same_bytes(a->tr.blob, b->tr.blob);
         break;
+    case PLI_WIRE_MEM:
+        cr_expect_eq(a->mem.op, b->mem.op);
+        cr_expect_eq(a->mem.key, b->mem.key);
+        cr_expect_eq(a->mem.code, b->mem.code);
+        cr_expect_eq(a->mem.flags, b->mem.flags);
+        cr_expect_arr_eq(a->mem.sid, b->mem.sid, PLI_ID_LEN);
+        cr_expect_eq(a->mem.addr, b->mem.addr);
+        cr_expect_eq(a->mem.len, b->mem.len);
+        same_bytes(a->mem.text, b->mem.text);
+        break;
     case PLI_WIRE_SESSION_OPEN:
         cr_expect_arr_eq(a->open.sid, b->open.sid, PLI_ID_LEN);
         cr_expect_eq(a->open.listener, b->open.listener);
@@ -227,6 +237,11 @@ static const struct defect defects[] = {
     {PLI_WIRE_CONN_REFUSE, 22, 0, 4, "'code'"},
     {PLI_WIRE_CONN_REFUSE, 26, 17, 2, "'text'"},
     {PLI_WIRE_BYE, 0, 1, 4, "'code'"},
+    {PLI_WIRE_MEM, 0, 0, 4, "'op'"},
+    {PLI_WIRE_MEM, 0, PLI_MEM_OPS, 4, "'op'"},
+    {PLI_WIRE_MEM, 8, 1, 4, "'code'"},
+    {PLI_WIRE_MEM, 48, 256, 2, "'text'"},
+    {PLI_WIRE_MEM, 50, 7, 1, "'text'"},
 };
 
 Test(wire, every_bad_field_is_named)
@@ -257,7 +272,7 @@ Test(wire, a_bad_head_is_refused_as_soon_as_it_is_there)
     encode_sample(PLI_WIRE_BYE);
     frame[4] = PLI_WIRE_TYPES;
     cr_expect_eq(pli_wire_parse(frame, PLI_WIRE_HEAD, &m), PLAIT_E_PROTO);
-    cr_expect(strstr(pli_err_text(), "unknown type 16"), "%s", pli_err_text());
+    cr_expect(strstr(pli_err_text(), "unknown type 17"), "%s", pli_err_text());
     frame[4] = 0;
     cr_expect_eq(pli_wire_parse(frame, PLI_WIRE_HEAD, &m), PLAIT_E_PROTO);
     cr_expect_eq(pli_wire_parse("GET / HTTP/1.1\r\n", 16, &m), PLAIT_E_PROTO);
@@ -292,7 +307,7 @@ Test(wire, another_version_is_told_from_garbage_whatever_follows_it)
         memset(frame + PLI_WIRE_HEAD + 8, 0xff, 100);
         put32(0, 1000000);
         cr_expect_eq(pli_wire_parse(frame, PLI_WIRE_HEAD + 8, &m), PLAIT_E_VERSION, "%s", pli_err_text());
-        cr_expect(strstr(pli_err_text(), "version 7") && strstr(pli_err_text(), "version 1"), "%s",
+        cr_expect(strstr(pli_err_text(), "version 7") && strstr(pli_err_text(), "version 2"), "%s",
                   pli_err_text());
         cr_expect_eq(m.type, types[i]);
         put32(0, 8);

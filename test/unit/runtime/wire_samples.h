@@ -98,6 +98,17 @@ static inline void sample_message(struct pli_wire_msg *m, enum pli_wire_type typ
         m->conn.code = PLAIT_E_NOTFOUND;
         m->conn.text = sample_bytes("no such session");
         break;
+    case PLI_WIRE_MEM:
+        m->mem.op = PLI_MEM_EXPORT;
+        m->mem.key = 77;
+        m->mem.code = PLAIT_E_NOMEM;
+        m->mem.flags = 3;
+        memset(m->mem.sid, 0xd4, PLI_ID_LEN);
+        m->mem.addr = UINT64_C(0x7f0123456789);
+        m->mem.len = UINT64_C(1) << 40;
+        m->mem.text = sample_bytes("field of the simulation");
+        m->nfds = 2;
+        break;
     case PLI_WIRE_TR_UP:
     case PLI_WIRE_TYPES:
         break;

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "runtime/peermem.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "util/err.h"
+#include "util/memlimit.h"
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+/* Without SHRINK its truncation would be our SIGBUS; GROW, so that the size stays what was counted. */
+#define SIZE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
+
+static int check_fd(int fd, uint64_t size, bool writable)
+{
+    int needed = SIZE_SEALS | (writable ? 0 : F_SEAL_FUTURE_WRITE);
+    struct stat st;
+    int seals;
+
+    if (size == 0 || size > PTRDIFF_MAX || size % (uint64_t)sysconf(_SC_PAGESIZE))
+        return pli_fail(PLAIT_E_BADPEER, "the peer's region has %llu bytes, not whole pages", (unsigned long long)size);
+    if (fstat(fd, &st) < 0)
+        return pli_fail_errno("fstat of the peer's region");
+    seals = fcntl(fd, F_GET_SEALS);
+    if (!S_ISREG(st.st_mode) || seals < 0)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's region is not a memfd");
+    if (st.st_size < 0 || (uint64_t)st.st_size != size)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's region has %lld bytes, its message says %llu", (long long)st.st_size,
+                        (unsigned long long)size);
+    /* a hole would be filled when we read it, and at our expense */
+    if ((uint64_t)st.st_blocks * 512 < size)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's region of %llu bytes has not been reserved", (unsigned long long)size);
+    if ((seals & needed) != needed)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's region lacks seals: it has 0x%x of the 0x%x that are needed", (unsigned)(seals & needed),
+                        (unsigned)needed);
+    return 0;
+}
+
+int pli_peermem_attach(struct pli_peermem **out, int fd, uint64_t size, bool writable)
+{
+    struct pli_peermem *pm = NULL;
+    int rc = check_fd(fd, size, writable);
+
+    if (rc < 0)
+        goto err_close;
+    pm = calloc(1, sizeof *pm);
+    if (!pm) {
+        rc = pli_fail(PLAIT_E_NOMEM, "no memory to describe the peer's region");
+        goto err_close;
+    }
+    atomic_init(&pm->refs, 1);
+    pm->owner = getpid();
+    pm->writable = writable;
+    pm->size = (size_t)size;
+    pm->addr = mmap(NULL, pm->size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+    if (pm->addr == MAP_FAILED) {
+        rc = pli_memlimit_map_failed("the peer's region", pm->size);
+        goto err_free;
+    }
+    if (madvise(pm->addr, pm->size, MADV_DONTFORK) < 0) {
+        rc = pli_fail_errno("madvise of the peer's region");
+        goto err_unmap;
+    }
+    close(fd);
+    *out = pm;
+    return 0;
+
+err_unmap:
+    munmap(pm->addr, pm->size);
+err_free:
+    free(pm);
+err_close:
+    close(fd);
+    return rc;
+}
+
+void pli_peermem_hold(struct pli_peermem *pm)
+{
+    /* relaxed: who holds it has it already */
+    atomic_fetch_add_explicit(&pm->refs, 1, memory_order_relaxed);
+}
+
+void pli_peermem_put(struct pli_peermem *pm)
+{
+    /* release: our reads come before the unmapping; acquire, in whoever is last: it comes after all of them */
+    if (!pm || atomic_fetch_sub_explicit(&pm->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (pm->owner == getpid())
+        munmap(pm->addr, pm->size);
+    free(pm);
+}

@@ -112,17 +112,29 @@ int plait_reply(struct plait_msg *req, const void *data, size_t len, unsigned fl
 
 /* ---- receiving ---- */
 
-static inline int rx_credit(struct plait_conn *c, uint64_t w1)
+/* How many of our messages the peer has released since it last said so. */
+static inline uint32_t new_credit(const struct plait_conn *c, uint64_t w1)
 {
-    uint32_t delta = (pli_w1_credit(w1) - (uint32_t)c->tx_released) & 0xffffu;
+    return (pli_w1_credit(w1) - (uint32_t)c->tx_released) & 0xffffu;
+}
 
+/* Takes it, unless there is more to do or it is wrong. */
+static inline bool took_credit(struct plait_conn *c, uint32_t delta)
+{
     if (delta == 0)
-        return 0;
+        return true;
     if (unlikely(delta > c->tx_seq - c->tx_released || c->blocked || !c->tx_ready))
-        return pli_conn_credited(c, delta);
+        return false;
     c->tx_released += delta;
     c->tx_limit += delta;
-    return 0;
+    return true;
+}
+
+static inline int rx_credit(struct plait_conn *c, uint64_t w1)
+{
+    uint32_t delta = new_credit(c, w1);
+
+    return likely(took_credit(c, delta)) ? 0 : pli_conn_credited(c, delta);
 }
 
 static inline void fill(struct pli_msg *m, struct plait_conn *c, const void *data, uint32_t len, uint32_t kind)
@@ -249,113 +261,110 @@ int pli_link_rx(void *owner, uint32_t meta, uint64_t w1, const void *payload)
 
 /* ---- several at once ---- */
 
-/* What they share is looked at, and stored, once. Each of these returns how many it has delivered: the rest goes one by one when a callback
- * has ended the connection, or the child of a fork returns from it. */
+/* What they share is looked at, and stored, once; end is where the payload behind the last one would be. */
 
 static inline bool goes_on(const struct plait_conn *c)
 {
     return c->rx_fast && c->held_link->stop >= 0;
 }
 
-static uint32_t rx_oneways(struct plait_conn *c, struct pli_msg *m, const uint8_t *p, uint32_t stride, uint32_t count)
+/* One by one: those that the short paths leave, or all that follow when a callback has ended the connection, or when the child of a fork
+ * returns from it. */
+static __attribute__((noinline, cold)) int rx_rest(struct pli_link *link, uint32_t meta, uint64_t w1, const uint8_t *p, uint32_t stride,
+                                                   const uint8_t *end)
 {
-    uint32_t i;
-
-    m->cookie = 0;
-    for (i = 0; i < count; i++, p += stride) {
-        m->pub.data = p;
-        m->flags = 0;
-        c->rx_seen++;
-        c->on_message(c, &m->pub, c->arg);
-        if (unlikely(m->flags))
-            pli_conn_delivered(c, m);
-        else
-            c->rx_released++;
-        if (unlikely(!goes_on(c)))
-            return i + 1;
-    }
-    if (unlikely(c->rx_released != c->rx_credited &&
-                 (c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window)))
-        pli_conn_credit_due(c);
-    return count;
-}
-
-static uint32_t rx_requests(struct plait_conn *c, struct pli_msg *m, const uint8_t *p, uint32_t stride, uint32_t count)
-{
-    uint32_t i;
-
-    for (i = 0; i < count; i++, p += stride) {
-        m->pub.data = p + 8;
-        m->cookie = (uint32_t) * (const volatile uint64_t *)p;
-        m->flags = 0;
-        c->rx_seen++;
-        c->rx_owed++;
-        c->on_message(c, &m->pub, c->arg);
-        if (unlikely(m->flags != (PLI_MSG_REPLIED | PLI_MSG_COUNTED)))
-            pli_conn_delivered(c, m);
-        if (unlikely(!goes_on(c)))
-            return i + 1;
-    }
-    return count;
-}
-
-static uint32_t rx_replies(struct plait_conn *c, struct pli_msg *m, const uint8_t *p, uint32_t stride, uint32_t count)
-{
-    uint32_t i;
-
-    m->cookie = 0;
-    for (i = 0; i < count; i++, p += stride) {
-        uint64_t cookie = *(const volatile uint64_t *)p;
-        struct pli_req *r = take_request(c, cookie);
-        plait_reply_fn fn;
-
-        if (unlikely(!r))
-            return i;
-        m->pub.data = p + 8;
-        m->flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
-        fn = r->on_reply;
-        fn(&m->pub, 0, r->arg);
-        if (unlikely(!goes_on(c)))
-            return i + 1;
-    }
-    return count;
-}
-
-/* Those that the short paths can take. */
-static inline uint32_t rx_kind(struct plait_conn *c, uint32_t meta, uint64_t w1, const uint8_t *p, uint32_t stride, uint32_t count)
-{
-    struct pli_msg m;
-
-    if (unlikely(!c->rx_fast || pli_w1_len(w1) - 1 >= PLI_TR_SMALL))
-        return 0;
-    if (unlikely(meta != META_REPLY && pli_conn_seen_since(c, c->rx_released) + count > c->window))
-        return 0;
-    if (unlikely(meta != META_ONEWAY && meta != META_REQUEST && meta != META_REPLY))
-        return 0;
-    if (unlikely(rx_credit(c, w1) < 0))
-        return count;
-    if (meta == META_REPLY) {
-        fill(&m, c, NULL, pli_w1_len(w1), PLAIT_REPLY);
-        return rx_replies(c, &m, p, stride, count);
-    }
-    if (meta == META_REQUEST) {
-        fill(&m, c, NULL, pli_w1_len(w1), PLAIT_REQUEST);
-        return rx_requests(c, &m, p, stride, count);
-    }
-    fill(&m, c, NULL, pli_w1_len(w1), PLAIT_ONEWAY);
-    return rx_oneways(c, &m, p, stride, count);
-}
-
-int pli_link_rx_many(void *owner, uint32_t meta, uint64_t w1, const void *payload, uint32_t stride, uint32_t count)
-{
-    struct pli_link *link = owner;
-    uint32_t i = rx_kind(conn_of(link, pli_w1_chan(w1)), meta, w1, payload, stride, count);
-
-    for (; unlikely(i < count) && link->stop >= 0; i++) {
-        int rc = pli_link_rx(link, meta, w1, (const uint8_t *)payload + i * stride);
+    for (; p != end && link->stop >= 0; p += stride) {
+        int rc = pli_link_rx(link, meta, w1, p);
 
         if (unlikely(rc < 0))
             return rc;
     }
     return link->stop;
+}
+
+static __attribute__((noinline)) int rx_oneways(struct plait_conn *c, uint64_t w1, const uint8_t *p, uint32_t stride, const uint8_t *end)
+{
+    struct pli_msg m;
+
+    fill(&m, c, NULL, pli_w1_len(w1), PLAIT_ONEWAY);
+    m.cookie = 0;
+    do {
+        m.pub.data = p;
+        m.flags = 0;
+        p += stride;
+        c->rx_seen++;
+        c->on_message(c, &m.pub, c->arg);
+        if (unlikely(m.flags))
+            pli_conn_delivered(c, &m);
+        else
+            c->rx_released++;
+        if (unlikely(!goes_on(c)))
+            return rx_rest(c->held_link, META_ONEWAY, w1, p, stride, end);
+    } while (p != end);
+    if (unlikely(c->rx_released != c->rx_credited &&
+                 (c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window)))
+        pli_conn_credit_due(c);
+    return c->held_link->stop;
+}
+
+static __attribute__((noinline)) int rx_requests(struct plait_conn *c, uint64_t w1, const uint8_t *p, uint32_t stride, const uint8_t *end)
+{
+    struct pli_msg m;
+
+    fill(&m, c, NULL, pli_w1_len(w1), PLAIT_REQUEST);
+    do {
+        m.pub.data = p + 8;
+        m.cookie = (uint32_t) * (const volatile uint64_t *)p;
+        m.flags = 0;
+        p += stride;
+        c->rx_seen++;
+        c->rx_owed++;
+        c->on_message(c, &m.pub, c->arg);
+        if (unlikely(m.flags != (PLI_MSG_REPLIED | PLI_MSG_COUNTED)))
+            pli_conn_delivered(c, &m);
+        if (unlikely(!goes_on(c)))
+            return rx_rest(c->held_link, META_REQUEST, w1, p, stride, end);
+    } while (p != end);
+    return c->held_link->stop;
+}
+
+static __attribute__((noinline)) int rx_replies(struct plait_conn *c, uint64_t w1, const uint8_t *p, uint32_t stride, const uint8_t *end)
+{
+    struct pli_msg m;
+
+    fill(&m, c, NULL, pli_w1_len(w1), PLAIT_REPLY);
+    m.cookie = 0;
+    do {
+        struct pli_req *r = take_request(c, *(const volatile uint64_t *)p);
+
+        if (unlikely(!r))
+            return rx_rest(c->held_link, META_REPLY, w1, p, stride, end);
+        m.pub.data = p + 8;
+        m.flags = PLI_MSG_REPLIED | PLI_MSG_COUNTED;
+        p += stride;
+        r->on_reply(&m.pub, 0, r->arg);
+        if (unlikely(!goes_on(c)))
+            return rx_rest(c->held_link, META_REPLY, w1, p, stride, end);
+    } while (p != end);
+    return c->held_link->stop;
+}
+
+/* No calls but those at the ends: it needs no stack. */
+int pli_link_rx_many(void *owner, uint32_t meta, uint64_t w1, const void *payload, uint32_t stride, uint32_t count)
+{
+    struct pli_link *link = owner;
+    struct plait_conn *c = link->recent;
+    const uint8_t *p = payload, *end = p + (size_t)stride * count;
+
+    /* as in pli_link_rx(), which takes them one by one, and the credit with the first */
+    if (unlikely(c->chan != pli_w1_chan(w1) || !c->rx_fast || pli_w1_len(w1) - 1 >= PLI_TR_SMALL))
+        return rx_rest(link, meta, w1, p, stride, end);
+    if (meta != META_REPLY &&
+        unlikely(pli_conn_seen_since(c, c->rx_released) + count > c->window || (meta != META_ONEWAY && meta != META_REQUEST)))
+        return rx_rest(link, meta, w1, p, stride, end);
+    if (unlikely(!took_credit(c, new_credit(c, w1))))
+        return rx_rest(link, meta, w1, p, stride, end);
+    if (meta == META_REPLY)
+        return rx_replies(c, w1, p, stride, end);
+    return meta == META_REQUEST ? rx_requests(c, w1, p, stride, end) : rx_oneways(c, w1, p, stride, end);
 }

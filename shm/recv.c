@@ -114,20 +114,32 @@ static __attribute__((noinline)) int rx_each(struct pli_shm *s, uint32_t meta, u
     return rc;
 }
 
+/* Records of another kind or length than those in the shared slot before: how many of them fit, and how far apart? */
+static __attribute__((noinline)) void learn_shared(struct pli_shm *s, uint32_t meta, uint64_t w1)
+{
+    uint64_t stride = pli_ring_stride(meta, w1);
+
+    s->like_meta = meta;
+    s->like_len = pli_w1_len(w1);
+    s->like_stride = stride <= PLI_SHM_SLOT ? (uint32_t)stride : PLI_SHM_SLOT;
+    s->like_max = pli_meta_hdr_len(meta) ? 0 : (PLI_SHM_SLOT - PLI_REC_HEAD) / s->like_stride;
+}
+
 /* Several records in one slot. -1 when the link has failed, else how many. */
 static inline int deliver_shared(struct pli_shm *s, const struct pli_shm_slot *slot, uint32_t meta, uint64_t w1)
 {
     uint32_t count = (meta >> PLI_RING_PACK_SHIFT & 7) + 1;
-    uint64_t stride = pli_ring_stride(meta, w1);
     int rc;
 
-    if (__builtin_expect(pli_meta_hdr_len(meta) || stride * count > PLI_SHM_SLOT - PLI_REC_HEAD, 0))
-        return bad_record(s, "shm: the records of a shared slot run over its end");
     meta &= ~PLI_RING_PACK_MASK;
+    if (__builtin_expect(meta != s->like_meta || pli_w1_len(w1) != s->like_len, 0))
+        learn_shared(s, meta, w1);
+    if (__builtin_expect(count > s->like_max, 0))
+        return bad_record(s, "shm: the records of a shared slot run over its end");
     if (__builtin_expect(s->tr.up->rx_many != NULL, 1))
-        rc = s->tr.up->rx_many(s->tr.owner, meta, w1, slot->payload, (uint32_t)stride, count);
+        rc = s->tr.up->rx_many(s->tr.owner, meta, w1, slot->payload, s->like_stride, count);
     else
-        rc = rx_each(s, meta, w1, slot->payload, (uint32_t)stride, count);
+        rc = rx_each(s, meta, w1, slot->payload, s->like_stride, count);
     return rc < 0 ? -1 : (int)count;
 }
 
@@ -197,34 +209,35 @@ int pli_shm_poll(struct pli_tr *tr, int budget)
         /* each field once into a local; the peer may change it meanwhile */
         uint32_t meta = (uint32_t)(word0 >> 32);
         uint64_t w1 = *(const volatile uint64_t *)&slot->word1;
-        uint64_t payload = pli_rec_payload(meta, w1);
-        uint32_t k = 1;
+        uint32_t type = pli_meta_type(meta), k = 1;
 
-        if (__builtin_expect(pli_meta_type(meta) == PLI_SHM_BULK, 0)) {
-            if (deliver_bulk(s, slot, w1) < 0)
-                return n + 1;
-            if (++n == 1 && dialogue(s))
+        if (__builtin_expect(type >= PLI_REC_TRANSPORT, 0)) {
+            int rc = type == PLI_SHM_BULK ? deliver_bulk(s, slot, w1) : own_record(s, type);
+
+            if (rc < 0)
+                return type == PLI_SHM_BULK ? n + 1 : n;
+            if (type != PLI_SHM_BULK)
+                budget--; /* a bad peer could make them as fast as they are read */
+            else if (++n == 1 && dialogue(s))
                 break;
             continue;
         }
-        if (__builtin_expect(pli_meta_type(meta) >= PLI_REC_TRANSPORT, 0)) {
-            if (own_record(s, pli_meta_type(meta)) < 0)
-                return n;
-            budget--; /* a bad peer could make them as fast as they are read */
-            continue;
-        }
-        if (__builtin_expect(payload > PLI_SHM_SLOT - PLI_REC_HEAD, 0)) {
-            if (payload > (uint64_t)pli_ring_rx_contig(&s->rx) * PLI_SHM_SLOT - PLI_REC_HEAD) {
-                bad_record(s, "shm: a record's length runs over the end of the ring");
-                return n;
-            }
-            k = pli_ring_slots_for(payload);
-        }
-        s->rx.cur_slots = k;
-        if (__builtin_expect(meta & PLI_RING_PACK_MASK, 0))
+        if (meta & PLI_RING_PACK_MASK) {
+            s->rx.cur_slots = 1;
             got = deliver_shared(s, slot, meta, w1);
-        else
+        } else {
+            uint64_t payload = pli_rec_payload(meta, w1);
+
+            if (__builtin_expect(payload > PLI_SHM_SLOT - PLI_REC_HEAD, 0)) {
+                if (payload > (uint64_t)pli_ring_rx_contig(&s->rx) * PLI_SHM_SLOT - PLI_REC_HEAD) {
+                    bad_record(s, "shm: a record's length runs over the end of the ring");
+                    return n;
+                }
+                k = pli_ring_slots_for(payload);
+            }
+            s->rx.cur_slots = k;
             got = tr->up->rx(tr->owner, meta, w1, slot->payload) < 0 ? -1 : 1;
+        }
         if (__builtin_expect(got < 0, 0))
             return n + 1;
         n += got;

@@ -29,19 +29,13 @@ void pli_ring_rx_init(struct pli_ring_rx *rx, const void *slots, uint32_t nslots
 
 bool pli_ring_tx_open_shared(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data)
 {
-    uint32_t idx = (uint32_t)tx->at->pos & tx->mask, stride = (uint32_t)pli_ring_stride(meta, w1);
-    struct pli_shm_slot *slot = &tx->slots[idx];
+    uint32_t stride = (uint32_t)pli_ring_stride(meta, w1);
     bool before = tx->pack != NULL;
 
     pli_ring_tx_flush(tx);
-    pli_ring_tx_fence_off(tx, idx, 1);
-    pli_ring_fill_small(slot->payload, meta, cookie, data, pli_w1_len(w1));
-    tx->pack = slot;
-    tx->pack_word0 = (uint64_t)meta << 32 | (uint32_t)tx->at->pos;
-    tx->pack_w1 = w1;
+    pli_ring_tx_open_alike(tx, meta, w1, cookie, data);
     tx->pack_stride = stride;
     tx->pack_max = (PLI_SHM_SLOT - PLI_REC_HEAD) / stride;
-    tx->at->pos++;
     if (tx->pack_max > 1)
         return before;
     pli_ring_tx_flush(tx);

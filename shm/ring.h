@@ -38,7 +38,7 @@ struct pli_ring_tx {
     uint32_t nslots, mask;
     uint8_t *dirty;          /* one byte a slot: it may begin with payload */
     struct pli_shm_slot *pack; /* a slot that is shared and has space left: the payloads are in it; NULL: none. pos is behind it */
-    uint64_t pack_word0, pack_w1; /* its two words, so far */
+    uint64_t pack_word0, pack_w1; /* its two words, so far; with no such slot those of the last one */
     uint32_t pack_stride, pack_max; /* bytes from one record to the next; records that fit */
     uint32_t reserved;       /* slots of an open reservation, 0: none */
     const _Atomic uint64_t *peer_cursor;
@@ -176,13 +176,13 @@ static inline void pli_ring_fill_small(uint8_t *to, uint32_t meta, uint64_t cook
     }
 }
 
-/* May this record join those in the shared slot? The same meta but for the count, the same word1 but for the credit. */
-static inline bool pli_ring_tx_can_share(const struct pli_ring_tx *tx, uint32_t meta, uint64_t w1)
+/* May this record join those in the shared slot (or the last one)? The same meta but for the count, the same word1 but for the credit. */
+static inline bool pli_ring_tx_alike(const struct pli_ring_tx *tx, uint32_t meta, uint64_t w1)
 {
-    return tx->pack && ((uint32_t)(tx->pack_word0 >> 32) & ~PLI_RING_PACK_MASK) == meta && (tx->pack_w1 ^ w1) << 16 == 0;
+    return ((uint32_t)(tx->pack_word0 >> 32) & ~PLI_RING_PACK_MASK) == meta && (tx->pack_w1 ^ w1) << 16 == 0;
 }
 
-/* Adds a record that may (pli_ring_tx_can_share()). Few stores: those of a stream wait in a queue, in order, for the lines that they go to, and
+/* Adds a record that may (pli_ring_tx_alike()). Few stores: those of a stream wait in a queue, in order, for the lines that they go to, and
  * the shorter the queue, the fewer lines are fetched at once. Returns whether the slot was published: the caller wakes the peer then. */
 static inline bool pli_ring_tx_share(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, bool more)
 {
@@ -191,6 +191,7 @@ static inline bool pli_ring_tx_share(struct pli_ring_tx *tx, uint32_t meta, uint
 
     pli_ring_fill_small(tx->pack->payload + count * tx->pack_stride, meta, cookie, data, pli_w1_len(w1));
     if (__builtin_expect(!more || count + 1 == tx->pack_max, 0)) {
+        tx->pack_w1 = w1;
         pli_ring_tx_publish_shared(tx, word0, w1);
         return true;
     }
@@ -200,7 +201,22 @@ static inline bool pli_ring_tx_share(struct pli_ring_tx *tx, uint32_t meta, uint
     return false;
 }
 
-/* A record with 'more' that begins a slot; room for it is known. Returns as pli_ring_tx_share(). */
+/* A record with 'more' that begins a slot; room for it is known, and no slot is open. It is like those in the last shared slot. */
+static inline void pli_ring_tx_open_alike(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data)
+{
+    uint64_t pos = tx->at->pos;
+    uint32_t idx = (uint32_t)pos & tx->mask;
+    struct pli_shm_slot *slot = &tx->slots[idx];
+
+    pli_ring_tx_fence_off(tx, idx, 1);
+    pli_ring_fill_small(slot->payload, meta, cookie, data, pli_w1_len(w1));
+    tx->pack = slot;
+    tx->pack_word0 = (uint64_t)meta << 32 | (uint32_t)pos;
+    tx->pack_w1 = w1;
+    tx->at->pos = pos + 1;
+}
+
+/* The same for a record of any kind. Returns as pli_ring_tx_share(). */
 bool pli_ring_tx_open_shared(struct pli_ring_tx *tx, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data);
 
 /* Takes ownership of the line after the next one, by a store that changes nothing: the record after the next will not have to wait for it.

@@ -175,7 +175,7 @@ static inline int wake_after(struct pli_shm *s)
     return 0;
 }
 
-/* With 'more': the first of a slot. */
+/* With 'more': the first of a slot, and unlike those in the last. */
 static __attribute__((noinline)) int open_shared(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data)
 {
     if (pli_ring_tx_open_shared(&s->tx, meta, w1, cookie, data))
@@ -184,10 +184,22 @@ static __attribute__((noinline)) int open_shared(struct pli_shm *s, uint32_t met
 }
 
 /* Without 'more', but what waits is of another kind. */
-static __attribute__((noinline)) int send_after_shared(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data)
+static __attribute__((noinline)) int send_after_shared(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data)
 {
-    pli_ring_tx_flush(&pli_shm_of(tr)->tx);
-    return pli_shm_send_small(tr, meta, w1, cookie, data, 0);
+    pli_ring_tx_flush(&s->tx);
+    return pli_shm_send_small(&s->tr, meta, w1, cookie, data, 0);
+}
+
+/* With 'more', or a slot is open. */
+static __attribute__((noinline)) int send_shared(struct pli_shm *s, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data,
+                                                 unsigned more)
+{
+    if (__builtin_expect(!pli_ring_tx_alike(&s->tx, meta, w1) || s->tx.pack_max < 2, 0))
+        return more ? open_shared(s, meta, w1, cookie, data) : send_after_shared(s, meta, w1, cookie, data);
+    if (s->tx.pack)
+        return pli_ring_tx_share(&s->tx, meta, w1, cookie, data, more) ? wake_after(s) : 0;
+    pli_ring_tx_open_alike(&s->tx, meta, w1, cookie, data);
+    return 0;
 }
 
 /* The short path: one slot, no header part, room for it is known. A message of 8 bytes takes four stores, three of them into the line
@@ -198,13 +210,8 @@ int pli_shm_send_small(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t c
     uint64_t pos = tr->room.pos;
     struct pli_shm_slot *slot = &s->tx.slots[(uint32_t)pos & s->tx.mask];
 
-    if (__builtin_expect(s->tx.pack != NULL, 0)) {
-        if (!pli_ring_tx_can_share(&s->tx, meta, w1))
-            return more ? open_shared(s, meta, w1, cookie, data) : send_after_shared(tr, meta, w1, cookie, data);
-        return pli_ring_tx_share(&s->tx, meta, w1, cookie, data, more) ? wake_after(s) : 0;
-    }
-    if (__builtin_expect(more, 0))
-        return open_shared(s, meta, w1, cookie, data);
+    if (__builtin_expect(more || s->tx.pack != NULL, 0))
+        return send_shared(s, meta, w1, cookie, data, more);
     slot->word1 = w1;
     pli_ring_fill_small(slot->payload, meta, cookie, data, pli_w1_len(w1));
     pli_ring_tx_fence_off(&s->tx, (uint32_t)pos & s->tx.mask, 1);

@@ -30,6 +30,8 @@ struct pli_shm {
     struct pli_turn turn;            /* waiting for the answer in a dialogue */
 
     struct pli_ring_rx rx __attribute__((aligned(64)));
+    uint32_t like_meta, like_len;    /* of the records in the last shared slot: */
+    uint32_t like_stride, like_max;  /* bytes from one to the next; how many fit */
     struct pli_shm_ctl *own;         /* in our segment */
 
     struct pli_segment seg, peer_seg;       /* ctl and first ring */

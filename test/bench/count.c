@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Counts what a small message costs: under `valgrind --tool=callgrind` this program sends N times 16 messages of 8 bytes
+/* Counts what a small message costs: under `valgrind --tool=callgrind` this program sends N times 48 messages of 8 bytes
  * between two contexts of its own, so that count.sh can take the difference of two runs. Everything goes through the
  * public functions and through real shared memory. */
 #include <plait/plait.h>
@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BURST = 16 };
+enum { BURST = 48 };
+enum mode { ONEWAY, RPC, BATCH }; /* batch: requests and replies with PLAIT_MORE */
 
 static long messages, replies;
+static unsigned more;
 
 static void check(int rc, const char *what)
 {
@@ -26,7 +28,7 @@ __attribute__((noinline)) static void on_message(struct plait_conn *conn, struct
     (void)arg;
     messages++;
     if (msg->kind == PLAIT_REQUEST)
-        check(plait_reply(msg, msg->data, msg->len, 0), "reply");
+        check(plait_reply(msg, msg->data, msg->len, more), "reply");
 }
 
 __attribute__((noinline)) static void on_reply(struct plait_msg *reply, int status, void *arg)
@@ -39,16 +41,16 @@ __attribute__((noinline)) static void on_reply(struct plait_msg *reply, int stat
 
 static const struct plait_conn_ops ops = { .on_message = on_message };
 
-static void burst(struct plait_conn *conn, int request)
+static void burst(struct plait_conn *conn, enum mode mode)
 {
     static const char data[8] = "1234567";
     int i;
 
     for (i = 0; i < BURST; i++) {
-        if (request)
-            check(plait_request(conn, data, sizeof data, 0, on_reply, NULL), "request");
-        else
+        if (mode == ONEWAY)
             check(plait_send(conn, data, sizeof data, 0), "send");
+        else
+            check(plait_request(conn, data, sizeof data, more, on_reply, NULL), "request");
     }
 }
 
@@ -59,9 +61,10 @@ int main(int argc, char **argv)
     struct plait_listener *listener;
     struct plait_session *session;
     struct plait_conn *conn;
-    int request = argc > 1 && strcmp(argv[1], "rpc") == 0;
+    enum mode mode = argc < 2 || strcmp(argv[1], "oneway") == 0 ? ONEWAY : strcmp(argv[1], "rpc") == 0 ? RPC : BATCH;
     long i, n = argc > 2 ? atol(argv[2]) : 1000;
 
+    more = mode == BATCH ? PLAIT_MORE : 0;
     check(plait_ctx_create(&client, NULL), "client's context");
     check(plait_ctx_create(&server, NULL), "server's context");
     listen_opts.session.conn_ops = &ops;
@@ -74,13 +77,13 @@ int main(int argc, char **argv)
         conn = plait_session_conn(session, 0);
     }
     for (i = 0; i < n; i++) {
-        burst(conn, request);
+        burst(conn, mode);
         do { /* at first the server takes it for a dialogue, one message at a time */
             check(plait_ctx_poll(server), "poll");
             check(plait_ctx_poll(client), "poll");
         } while (messages < (i + 1) * BURST);
     }
-    while (messages < n * BURST || replies < (request ? n * BURST : 0)) {
+    while (messages < n * BURST || replies < (mode == ONEWAY ? 0 : n * BURST)) {
         check(plait_ctx_poll(server), "poll");
         check(plait_ctx_poll(client), "poll");
     }

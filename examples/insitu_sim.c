@@ -192,9 +192,9 @@ static struct plait_job *join(struct sim *s)
     s->asked = calloc(s->ranks, sizeof(struct plait_msg *));
     if (!s->asked)
         fail("memory", "there is not enough");
+    check(plait_job_barrier(job), "plait_job_barrier");
     if (s->ranks > s->cells)
         fail("too many ranks", "each needs at least one row of the field");
-    check(plait_job_barrier(job), "plait_job_barrier");
     if (s->rank > 0) {
         check(plait_job_connect(job, 0, &opts.session, &s->root), "plait_job_connect");
         check(plait_session_wait(s->root, -1), "connecting to rank 0");

@@ -79,8 +79,8 @@ struct insitu_agreed {
     uint64_t gone;  /* nonzero: some rank has lost the viewer */
 };
 
-/* Members ctx, hello and drop_oldest must be set. Waits up to wait_s seconds for a viewer to listen at uri. The functions
- * end the program with a message if they fail. */
+/* Members ctx, hello and drop_oldest must be set. Waits up to wait_s seconds for a viewer to listen at uri.
+ * The functions end the program with a message if they fail. */
 void insitu_open(struct insitu_publisher *p, const char *uri, int wait_s);
 /* A buffer for the next step. Waits for one, except with drop_oldest. */
 struct insitu_buffer *insitu_next_buffer(struct insitu_publisher *p);

@@ -10,7 +10,9 @@
 
 int frame_create(struct frame *f, uint32_t cells)
 {
-    *f = (struct frame){ .cells = cells, .all_min = INFINITY, .all_max = -INFINITY, .all_checksum = FNV_START };
+    *f = (struct frame){ .cells = cells, .all_checksum = FNV_START };
+    f->all_min = INFINITY;
+    f->all_max = -INFINITY;
     f->rgb = malloc((size_t)cells * cells * 3);
     return f->rgb ? 0 : -1;
 }
@@ -67,7 +69,8 @@ const char *frame_write(const struct frame *f, const char *file)
 {
     static png_image image;
 
-    image = (png_image){ .version = PNG_IMAGE_VERSION, .format = PNG_FORMAT_RGB, .flags = PNG_IMAGE_FLAG_FAST };
+    image = (png_image){ .version = PNG_IMAGE_VERSION, .format = PNG_FORMAT_RGB };
+    image.flags = PNG_IMAGE_FLAG_FAST;
     image.width = image.height = f->cells;
     return png_image_write_to_file(&image, file, 0, f->rgb, 0, NULL) ? NULL : image.message;
 }

@@ -129,7 +129,8 @@ struct insitu_buffer *insitu_next_buffer(struct insitu_publisher *p)
 
 static void make_buffers(struct insitu_publisher *p)
 {
-    size_t len = insitu_part_len(p->hello.cells, p->hello.ranks, p->hello.rank), stride = (len + 63) / 64 * 64;
+    size_t len = insitu_part_len(p->hello.cells, p->hello.ranks, p->hello.rank);
+    size_t stride = (len + 63) / 64 * 64;
     struct plait_mem_opts opts = PLAIT_MEM_OPTS_INIT;
 
     opts.name = "insitu steps";
@@ -186,7 +187,7 @@ void insitu_open(struct insitu_publisher *p, const char *uri, int wait_s)
         if (rc != PLAIT_E_NOLISTENER)
             fail("the session to the viewer", p->why);
         if (time(NULL) >= end)
-            fail("there is no viewer; start insitu_view with the same URI, or wait longer (--wait SECONDS)", p->why);
+            fail("there is no viewer; start insitu_view with the same URI, or give --wait SECONDS", p->why);
         if (!told++)
             fprintf(stderr, "insitu: waiting up to %d s for a viewer at %s\n", wait_s, uri);
         check(plait_ctx_run(p->ctx, 50000), "plait_ctx_run"); /* the next attempt is at most 50 ms away */

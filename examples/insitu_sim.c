@@ -149,9 +149,10 @@ static struct insitu_agreed simulate(struct sim *s)
 
 static void parse(int argc, char **argv, struct sim *s)
 {
-    static const struct option options[] = { { "cells", 1, 0, 'c' }, { "steps", 1, 0, 's' }, { "wait", 1, 0, 'w' },
-                                             { "back-pressure", 0, 0, 'b' }, { "drop-oldest", 0, 0, 'd' },
-                                             { 0, 0, 0, 0 } };
+    static const struct option options[] = {
+        { "cells", 1, 0, 'c' },         { "steps", 1, 0, 's' },       { "wait", 1, 0, 'w' },
+        { "back-pressure", 0, 0, 'b' }, { "drop-oldest", 0, 0, 'd' }, { 0, 0, 0, 0 },
+    };
     int c, cells = 256, steps = 100;
 
     s->wait_s = 10;
@@ -165,7 +166,8 @@ static void parse(int argc, char **argv, struct sim *s)
         default: steps = 0;
         }
     }
-    if (cells < INSITU_CELLS_MIN || cells > INSITU_CELLS_MAX || steps < 1 || s->wait_s < 0 || optind + 1 != argc) {
+    if (cells < INSITU_CELLS_MIN || cells > INSITU_CELLS_MAX || steps < 1 || s->wait_s < 0 ||
+        optind + 1 != argc) {
         fprintf(stderr, "usage: mpirun -n RANKS insitu_sim [--cells %d..%d] [--steps N] [--wait SECONDS]"
                 " [--back-pressure | --drop-oldest] URI\n", INSITU_CELLS_MIN, INSITU_CELLS_MAX);
         exit(2);
@@ -228,8 +230,8 @@ int main(int argc, char **argv)
     job = join(&s);
     all = simulate(&s);
     if (s.rank == 0)
-        printf("%u steps of %u x %u cells, %u ranks, %s: waited %llu times, dropped %llu steps%s\n", s.steps, s.cells,
-               s.cells, s.ranks, s.publisher.drop_oldest ? "drop-oldest" : "back-pressure",
+        printf("%u steps of %u x %u cells, %u ranks, %s: waited %llu times, dropped %llu steps%s\n",
+               s.steps, s.cells, s.cells, s.ranks, s.publisher.drop_oldest ? "drop-oldest" : "back-pressure",
                (unsigned long long)all.waits, (unsigned long long)s.publisher.drops,
                all.gone ? ", lost the viewer" : "");
     leave(&s, job);

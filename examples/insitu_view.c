@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Looks at a simulation while it runs: insitu_sim's ranks connect to it, each with its part of every step. The
- * parts are held, and read where they lie, until the step has been shown: statistics and a picture. Then they
- * are released, and the simulation may use their memory again.
+/* Looks at a simulation while it runs: insitu_sim's ranks connect to it, each with its part of every step.
+ * The parts are held, and read where they lie, until the step has been shown: statistics and a picture. Then
+ * they are released, and the simulation may use their memory again.
  * Usage: insitu_view [--slow MS] [--wait SECONDS] [--out FOLDER] [URI]
  *        mpirun -n RANKS insitu_sim URI     with the URI that insitu_view prints; either may be started first
  * --slow: each step takes that much longer to analyse. */
@@ -76,8 +76,8 @@ static void show(struct view *v)
     why = frame_write(&v->frame, file);
     if (why)
         fail(file, why);
-    printf("step %llu: min %.6f max %.6f mean %.9f checksum %016llx\n", (unsigned long long)step, v->frame.min,
-           v->frame.max, v->frame.mean, (unsigned long long)v->frame.checksum);
+    printf("step %llu: min %.6f max %.6f mean %.9f checksum %016llx\n", (unsigned long long)step,
+           v->frame.min, v->frame.max, v->frame.mean, (unsigned long long)v->frame.checksum);
     v->dropped += step - v->next_step;
     v->next_step = step + 1;
     for (uint32_t r = 0; r < v->ranks; r++) {
@@ -162,11 +162,11 @@ static void on_patience_ends(void *arg)
     stop(v, "there is no simulation", why);
 }
 
-/* Why this rank cannot join, or NULL. The first to join tells how large the field is and how many will follow. */
+/* Why this rank cannot join, or NULL. The first one tells how large the field is and how many will follow. */
 static const char *examine(struct view *v, const struct insitu_hello *h)
 {
-    if (h->magic != INSITU_MAGIC || h->cells < INSITU_CELLS_MIN || h->cells > INSITU_CELLS_MAX || h->ranks == 0 ||
-        h->ranks > h->cells || h->rank >= h->ranks)
+    if (h->magic != INSITU_MAGIC || h->cells < INSITU_CELLS_MIN || h->cells > INSITU_CELLS_MAX ||
+        h->ranks == 0 || h->ranks > h->cells || h->rank >= h->ranks)
         return "this is not a rank of insitu_sim";
     if (v->ranks == 0) {
         v->cells = h->cells;
@@ -216,8 +216,9 @@ static void on_session(struct plait_session *s, const struct plait_session_reque
 
 static void parse(int argc, char **argv, struct view *v)
 {
-    static const struct option options[] = { { "slow", 1, 0, 's' }, { "wait", 1, 0, 'w' }, { "out", 1, 0, 'o' },
-                                             { 0, 0, 0, 0 } };
+    static const struct option options[] = {
+        { "slow", 1, 0, 's' }, { "wait", 1, 0, 'w' }, { "out", 1, 0, 'o' }, { 0, 0, 0, 0 },
+    };
     int c;
 
     v->wait_s = 60;
@@ -242,9 +243,10 @@ static void conclude(struct view *v)
     const struct frame *f = &v->frame;
 
     if (f->count > 0)
-        printf("%llu frames of %u x %u cells, %llu dropped: min %.6f max %.6f mean %.9f checksum %016llx, in %s\n",
-               (unsigned long long)f->count, v->cells, v->cells, (unsigned long long)v->dropped, f->all_min, f->all_max,
-               f->all_means / (double)f->count, (unsigned long long)f->all_checksum, v->folder);
+        printf("%llu frames of %u x %u cells, %llu dropped: "
+               "min %.6f max %.6f mean %.9f checksum %016llx, in %s\n",
+               (unsigned long long)f->count, v->cells, v->cells, (unsigned long long)v->dropped, f->all_min,
+               f->all_max, f->all_means / (double)f->count, (unsigned long long)f->all_checksum, v->folder);
     for (uint32_t r = 0; r < v->ranks; r++)
         while (v->sources[r].held > 0)
             plait_msg_release(v->sources[r].parts[--v->sources[r].held]);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# The examples ring, heat and insitu under the launchers that are installed, with 1 to 8 ranks, and without one.
+# The examples ring, heat and insitu under the launchers that are installed, with 1 to 8 ranks, and without
+# one.
 suite=examples_mpi
 . "$(dirname "$0")/examples_common.sh"
 need_launcher
@@ -28,7 +29,7 @@ fails() { # fails WORDS NAME KIND N PROGRAM ARGUMENT...: a launcher that had to 
 
 png_signature() { [ "$(head -c 8 "$1" | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ]; }
 
-# ---- insitu: a viewer and a simulation; the first one, without a launcher, tells what each step looks like ----
+# ---- insitu: a viewer and a simulation; the one without a launcher tells what each step looks like ----
 
 insitu_cells=50
 view() { # view NAME ARGUMENT...: starts it
@@ -52,7 +53,8 @@ reaches() { # reaches NAME WORDS: the next lines of the viewer, until one has th
     return 1
 }
 
-both_end() { # both_end NAME STATUS VIEWER'S-STATUS JOB: the simulation, started in the background as JOB, and the viewer
+# both_end NAME STATUS VIEWER'S-STATUS JOB: the simulation, in the background as JOB, and the viewer
+both_end() {
     local got view_got
     wait "$4"
     got=$?
@@ -63,11 +65,12 @@ both_end() { # both_end NAME STATUS VIEWER'S-STATUS JOB: the simulation, started
     return 1
 }
 
-# shows NAME FRAMES DROPPED: the viewer has shown as many, each as it was without a launcher, and written pictures
+# shows NAME FRAMES DROPPED: the viewer has shown as many, each as it was without a launcher, with pictures
 shows() {
     local frames=$dir/$1.frames
     says "$1.view" "$2 frames of $insitu_cells x $insitu_cells cells, $3 dropped" &&
-        [ "$(grep -c '^step ' "$dir/$1.view.out")" = "$2" ] && [ "$(find "$frames" -name '*.png' | wc -l)" = "$2" ] &&
+        [ "$(grep -c '^step ' "$dir/$1.view.out")" = "$2" ] &&
+        [ "$(find "$frames" -name '*.png' | wc -l)" = "$2" ] &&
         ! grep '^step ' "$dir/$1.view.out" | grep -qvxFf "$dir/insitu_alone.view.out"
 }
 
@@ -109,13 +112,15 @@ insitu_rank_dies() { # insitu_rank_dies KIND RANK: the viewer says so and ends
     [ $? = 1 ] && says "$name.view" "insitu_view: the simulation has gone, its rank" && ! wait $job
 }
 
-# The simulation first: it waits. Where? At an address which nobody else has, at a port that was free just now.
+# The simulation first: it waits, at an address which nobody else has, for a port that was free just now.
 insitu_viewer_second() { # insitu_viewer_second KIND
-    local name=insitu_viewer_second_$1 address=127.$((RANDOM % 200 + 20)).$((RANDOM % 250)).$((RANDOM % 250 + 1)) job
+    local name=insitu_viewer_second_$1 job
+    local address=127.$((RANDOM % 200 + 20)).$((RANDOM % 250)).$((RANDOM % 250 + 1))
     view "$name" "plait://$address/insitu" && kill "$pid" && ! wait "$pid" || return 1
     sim "$name" "$1" 2 --steps 10 --wait $patience &
     job=$!
-    timeout $patience tail -n +1 -F "$dir/$name.out" 2>/dev/null | grep -q -m 1 "waiting up to $patience s for a viewer" &&
+    timeout $patience tail -n +1 -F "$dir/$name.out" 2>/dev/null |
+        grep -q -m 1 "waiting up to $patience s for a viewer" &&
         view "$name" "$uri" && both_end "$name" 0 0 $job && shows "$name" 10 0
 }
 

@@ -309,6 +309,8 @@ static inline uint32_t pli_conn_seen_since(const struct plait_conn *c, uint32_t 
 int pli_send_slow(struct plait_conn *c, const void *data, size_t len, unsigned flags);
 int pli_request_slow(struct plait_conn *c, const void *data, size_t len, unsigned flags, plait_reply_fn fn, void *arg);
 void pli_conn_update_limit(struct plait_conn *c);
+int pli_conn_refuse(struct plait_conn *c, size_t len); /* why nothing of that length can be sent now; 0: it can. The cold part of every send */
+int pli_conn_ring_full(struct plait_conn *c, int rc); /* rc, after on_writable was arranged for where it is PLAIT_E_AGAIN */
 int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const void *hdr, uint32_t hdr_len,
                         const void *data, size_t len, bool more);
 void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status);
@@ -327,6 +329,7 @@ void pli_conn_unblock(struct plait_conn *c);
 int pli_reply_slow(struct plait_msg *req, const void *data, size_t len, unsigned flags);
 int pli_conn_credited(struct plait_conn *c, uint32_t delta); /* the peer has released delta more messages */
 void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m);
+void pli_conn_finish(struct plait_conn *c, struct pli_msg *m); /* its user is done with it: receipt, credit */
 void pli_conn_credit_due(struct plait_conn *c);
 int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload);
 void pli_conn_asm_drop(struct plait_conn *c);

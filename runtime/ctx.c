@@ -116,6 +116,7 @@ static struct plait_ctx *alloc_ctx(const struct plait_ctx_opts *opts)
     pli_list_init(&ctx->srcs);
     pli_heap_init(&ctx->timers);
     pli_mpsc_init(&ctx->posts);
+    ctx->mem_post.fn = pli_shares_post_fn;
     return ctx;
 }
 
@@ -302,6 +303,7 @@ int plait_ctx_get_stats(struct plait_ctx *ctx, struct plait_ctx_stats *st)
     ctx->st.links_active = ctx->nhot;
     now = ctx->st;
     pli_links_count(ctx, &now.msgs_sent, &now.msgs_received);
+    now.mapped_bytes = pli_links_mapped(ctx);
     memcpy(st, &now, size);
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "runtime/handover.h"
 #include "runtime/mem.h"
 #include "runtime/pool.h"
+#include "runtime/share.h"
 #include "util/err.h"
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -34,11 +35,13 @@ static void before_fork(void)
     pli_registry_lock();
     pli_place_lock();
     pli_pools_lock();
+    pli_shares_lock();
     pli_mem_fork_lock();
 }
 
 static void unlock_all(void)
 {
+    pli_shares_unlock();
     pli_pools_unlock();
     pli_place_unlock();
     pli_registry_unlock();

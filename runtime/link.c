@@ -43,6 +43,7 @@ static void link_free(struct pli_link *link)
         link->tr->ops->destroy(link->tr, link->ctx->forked);
     while ((node = pli_list_pop_front(&link->ctl)) != NULL)
         free(pli_container_of(node, struct pli_ctl_rec, node));
+    pli_shares_end(link);
     free(link->chans);
     free(link);
 }
@@ -124,6 +125,7 @@ static void link_down(struct pli_link *link)
     fail_waits(link);
     fail_conns(link);
     pli_session_link_lost(link, link->code, link->text);
+    pli_shares_end(link);
     link->users--;
     pli_ctx_defer(link->ctx, &link->reap);
 }

@@ -8,6 +8,7 @@
 #include "runtime/channel.h"
 #include "runtime/loop.h"
 #include "runtime/peeraddr.h"
+#include "runtime/share.h"
 #include "runtime/state.h"
 #include "runtime/transport.h"
 #include "runtime/wire.h"
@@ -87,6 +88,7 @@ struct pli_link {
     int code;                     /* why it is going down */
     char text[512];
     char who[96];                 /* the peer, for messages */
+    struct pli_shares shares;
 };
 
 /* link.c: the cache and the life of a link. */
@@ -129,6 +131,8 @@ int pli_link_rx_slow(struct pli_link *link, uint32_t meta, uint64_t w1, const vo
 void pli_links_forked(struct plait_ctx *ctx);
 /* Messages of the context's open connections, for the counters. */
 void pli_links_count(const struct plait_ctx *ctx, uint64_t *sent, uint64_t *received);
+/* Bytes of peers' regions that are mapped, for the counters. */
+uint64_t pli_links_mapped(const struct plait_ctx *ctx);
 extern struct plait_conn pli_conn_zombie; /* stands for a channel number that waits for the peer's last word */
 
 /* A free channel number for conn, PLAIT_E_NOMEM if there is none. */

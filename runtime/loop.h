@@ -111,6 +111,8 @@ struct plait_ctx {
     struct pli_mpsc posts __attribute__((aligned(64)));
     _Atomic uint32_t sleeping; /* 1 from before the re-check until awake, or until wakefd was written */
     _Atomic uint32_t stop;
+    _Atomic bool mem_posted;   /* mem_post is on its way */
+    struct pli_post mem_post;  /* a region was released that links of this context share (share.c) */
     _Atomic uint32_t woken;    /* plait_ctx_wake() was called: the wake-up is not a spurious one */
 };
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include "runtime/loop_priv.h"
 #include "runtime/place.h"
+#include "runtime/share.h"
 #include "topo/topo.h"
 #include "util/err.h"
 
@@ -49,6 +50,7 @@ static struct plait_mem *new_region(enum plait_mem_kind kind, const char *name)
     m->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1; /* only has to differ */
     strcpy(m->name, name);                                                    /* the callers measured it */
     pli_list_init(&m->all);
+    pli_list_init(&m->shares);
     return m;
 }
 
@@ -190,6 +192,7 @@ int plait_mem_release(struct plait_mem *mem)
     if (!mem)
         return 0;
     pli_mem_index_del(mem);
+    pli_shares_released(mem);
     pli_mem_put(mem);
     return 0;
 }

@@ -30,6 +30,8 @@ struct plait_mem {
     size_t mapped; /* whole pages: the size of fd */
     size_t page_size, page_size_asked;
     struct pli_list all; /* for the fork handler */
+    struct pli_list shares; /* struct pli_share, one for each link; with released under the lock of share.c */
+    bool released;
     char name[PLI_MEM_NAME_MAX];
 };
 

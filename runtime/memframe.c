@@ -3,9 +3,21 @@
 #include <unistd.h>
 #include "runtime/conn.h"
 
-int pli_mem_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
+static int refuse(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
     for (int i = 0; i < msg->nfds; i++)
         close(fds[i]);
     return pli_link_breach(link, "MEM of kind %u on an established control channel", msg->mem.op);
+}
+
+int pli_mem_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
+{
+    switch (msg->mem.op) {
+    case PLI_MEM_SHARE:
+    case PLI_MEM_SHARED:
+    case PLI_MEM_REVOKE:
+        return pli_share_frame(link, msg, fds);
+    default:
+        return refuse(link, msg, fds);
+    }
 }

@@ -92,5 +92,49 @@ void pli_peermem_put(struct pli_peermem *pm)
         return;
     if (pm->owner == getpid())
         munmap(pm->addr, pm->size);
+    if (pm->mapped) {
+        pli_mapped_sub(pm->mapped, pm->size);
+        pli_mapped_put(pm->mapped);
+    }
     free(pm);
+}
+
+void pli_peermem_account(struct pli_peermem *pm, struct pli_mapped *mapped)
+{
+    atomic_fetch_add_explicit(&mapped->refs, 1, memory_order_relaxed); /* the caller has one */
+    pm->mapped = mapped;
+}
+
+/* ---- counting ---- */
+
+struct pli_mapped *pli_mapped_new(void)
+{
+    struct pli_mapped *m = calloc(1, sizeof *m);
+
+    if (m)
+        atomic_init(&m->refs, 1);
+    return m;
+}
+
+void pli_mapped_put(struct pli_mapped *m)
+{
+    /* acq_rel: whoever is last frees it after all others have looked */
+    if (m && atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) == 1)
+        free(m);
+}
+
+/* Only the link's thread adds, so what it has seen can only have become less. Relaxed: a bound, not an order. */
+bool pli_mapped_add(struct pli_mapped *m, uint64_t bytes, uint64_t max)
+{
+    uint64_t now = atomic_load_explicit(&m->bytes, memory_order_relaxed);
+
+    if (bytes > max || now > max - bytes)
+        return false;
+    atomic_fetch_add_explicit(&m->bytes, bytes, memory_order_relaxed);
+    return true;
+}
+
+void pli_mapped_sub(struct pli_mapped *m, uint64_t bytes)
+{
+    atomic_fetch_sub_explicit(&m->bytes, bytes, memory_order_relaxed);
 }

@@ -37,7 +37,8 @@ enum pli_rec_type {
 #define PLI_RF_COOKIE 0x01u  /* a cookie word comes first */
 #define PLI_RF_FRAG 0x02u    /* first part of a longer message: total length in the cookie word */
 #define PLI_RF_RECEIPT 0x04u /* ONEWAY: send a RECEIPT with this cookie */
-#define PLI_RF_ALL 0x07u
+#define PLI_RF_REF 0x08u     /* the data is not here but named: struct pli_ref_head and its struct pli_ref (offer.h) */
+#define PLI_RF_ALL 0x0fu
 
 #define PLI_CHAN_LINK 0xffffu /* the link itself */
 #define PLI_REC_HEAD 16u /* bytes of w0 and w1 */

@@ -142,6 +142,13 @@ struct plait_ctx_stats {
     uint64_t again;            /**< sends refused with PLAIT_E_AGAIN */
     uint64_t shm_bytes;        /**< shared memory now reserved by this context's own side of its links */
     uint64_t bind_failures;    /**< memory that could not be bound to its NUMA node */
+    uint64_t offers_sent;      /**< messages that the peer could read in place */
+    uint64_t offers_placed;    /**< offered messages that were received in place */
+    uint64_t offers_copied;    /**< offered messages that were copied here out of the peer's region */
+    uint64_t offers_cma;       /**< offered messages that were read with process_vm_readv */
+    uint64_t long_pushed;      /**< messages of offer_min bytes and more that went through the ring */
+    uint64_t mapped_bytes;     /**< memory of peers' regions that is mapped here now, for the links of this context */
+    uint64_t cma_refused;      /**< peers whose memory process_vm_readv may not read */
 };
 
 /** Fills *st. @return 0, PLAIT_E_INVAL (size). Never blocks. Owner thread, callbacks too. */

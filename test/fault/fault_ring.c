@@ -35,7 +35,7 @@ static const struct bad_record records[] = {
     { "an unknown type", "unknown type", 11, 0, 0, 0, 0, -1, 0 },
     { "an unknown type", "unknown type", 0xef, 0, 0, 0, 0, -1, 0 },
     { "unknown flags", "flags", PLI_REC_ONEWAY, 0x80, 0, 8, 0, -1, 0 },
-    { "unknown flags", "flags", PLI_REC_REQUEST, 0x09, 0, 8, 0, -1, 0 },
+    { "unknown flags", "flags", PLI_REC_REQUEST, 0x81, 0, 8, 0, -1, 0 },
     { "eight records in a slot", "shared slot", PLI_REC_ONEWAY, 0x70, 0, 8, 0, -1, 0 },
     { "four requests in a slot", "shared slot", PLI_REC_REQUEST, 0x31, 0, 8, 0, -1, 0 },
     { "two long records in a slot", "shared slot", PLI_REC_ONEWAY, 0x10, 0, 48, 0, -1, 0 },

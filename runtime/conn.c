@@ -39,7 +39,7 @@ static void linger_fn(struct pli_timer *t)
 
 static bool is_quiet(const struct plait_conn *c)
 {
-    return pli_conn_pending(c) == 0 && c->rx_owed == 0 && pli_list_is_empty(&c->txq) && !c->in.buf;
+    return pli_conn_pending(c) == 0 && c->rx_owed == 0 && pli_list_is_empty(&c->txq) && !c->in.busy;
 }
 
 static void quiet_fn(struct pli_defer *d)
@@ -232,6 +232,8 @@ struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, 
     c->window = s->window;
     c->credit_step = s->window > 1 ? s->window / 2 : 1;
     c->max_msg = s->max_msg;
+    c->offer_min = s->offer_min;
+    c->take = s->take;
     c->req_free = PLI_REQ_NONE;
     c->tr = &no_tr;
     c->on_message = c->ops->on_message ? c->ops->on_message : ignore;
@@ -239,6 +241,8 @@ struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, 
     pli_list_init(&c->queued);
     pli_list_init(&c->blocked_on);
     pli_list_init(&c->wait.node);
+    pli_list_init(&c->dones);
+    pli_defer_init(&c->tell_dones, pli_conn_tell_dones_fn);
     c->wait.fn = wait_fn;
     pli_timer_init(&c->linger, linger_fn);
     pli_defer_init(&c->quiet, quiet_fn);
@@ -252,6 +256,10 @@ struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, 
 
 void pli_conn_free(struct plait_conn *c)
 {
+    struct pli_list *node;
+
+    while ((node = pli_list_pop_front(&c->dones)) != NULL) /* in the child of a fork */
+        free(pli_container_of(node, struct pli_done, node));
     pli_req_table_free(c);
     free(c);
 }
@@ -384,7 +392,7 @@ void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg)
 
 void pli_conn_update_rx(struct plait_conn *c)
 {
-    c->rx_fast = c->state == PLI_CONN_OPEN && !c->in.buf;
+    c->rx_fast = c->state == PLI_CONN_OPEN && !c->in.busy;
 }
 
 static void opened(struct plait_conn *c)
@@ -415,6 +423,7 @@ static void detach(struct plait_conn *c, bool zombie)
     c->reserving = false;
     pli_timer_stop(c->ctx, &c->linger);
     pli_defer_cancel(&c->quiet);
+    pli_defer_cancel(&c->tell_dones);
     pli_conn_txq_drop(c);
     pli_conn_asm_drop(c);
     if (c->waiting)
@@ -446,6 +455,7 @@ static void ended(struct plait_conn *c, enum pli_conn_state old, int code, const
         atomic_store(&c->public_state, PLI_CONN_PUBLIC_CLOSED);
         return; /* the parent's users are not the child's; memory is all there is, and it goes with the process */
     }
+    pli_conn_tell_dones(c);
     pli_req_fail_all(c, c->end_code);
     if (c->ops->on_closed)
         c->ops->on_closed(c, &why, c->arg);

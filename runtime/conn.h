@@ -8,6 +8,7 @@
 #include "plait/msg.h"
 #include "plait/session.h"
 #include "runtime/link.h"
+#include "runtime/pieces.h"
 
 /* When a time-out of count units of unit_ns from now ends; negative or very long: never. */
 static inline uint64_t pli_deadline(int64_t count, uint64_t unit_ns)
@@ -21,7 +22,15 @@ static inline uint64_t pli_deadline(int64_t count, uint64_t unit_ns)
 
 enum pli_req_kind { PLI_REQ_FREE, PLI_REQ_REPLY, PLI_REQ_DONE, PLI_REQ_FORGOTTEN };
 
-struct pli_req_timer;
+/* What few entries have. */
+struct pli_req_more {
+    struct pli_timer timer;    /* armed: it times out */
+    struct plait_conn *conn;
+    uint32_t index;
+    struct pli_pieces *into;    /* where the reply's data is put, or NULL */
+    uint32_t nshares;
+    uint16_t shares[];         /* slots of the shares that the message names, if they are several */
+};
 
 /* An entry of a connection's table. Its number on the wire (cookie) is index | generation << 16. What the short paths need to know of it is
  * one word, so that a reply compares once and stores once. */
@@ -31,13 +40,14 @@ struct pli_req {
         plait_done_fn on_done;
     };
     void *arg;
-    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 has a timer, 48..63 if free: index of the next free entry */
-    struct pli_req_timer *timer; /* NULL unless the key says so */
+    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 has more or share, 48..63 if free: index of the next free entry */
+    struct pli_req_more *more; /* NULL unless the key says so */
     uint32_t seq;       /* order of sending, for completion in order at the end */
+    uint16_t share;     /* 1 + slot of the share that the message names; 0: none, or see more. The same */
 };
 
 #define PLI_REQ_KEY(kind) ((uint64_t)(kind) << 32)
-#define PLI_REQ_TIMED ((uint64_t)1 << 40)
+#define PLI_REQ_ODD ((uint64_t)1 << 40)
 
 static inline uint32_t pli_req_cookie(const struct pli_req *r)
 {
@@ -61,6 +71,7 @@ struct pli_txmsg {
     uint64_t cookie;
     uint32_t chan;       /* the peer's channel, or PLI_CHAN_LINK */
     const uint8_t *hdr, *data; /* into copy, or the user's (PLAIT_NOCOPY) */
+    struct pli_cursor from; /* instead of data: pieces; what has not been sent yet. The array lies in copy, too. iov NULL: there is data */
     size_t len, sent;    /* bytes of data */
     bool started;        /* its first part is on the way */
     uint8_t copy[];
@@ -72,6 +83,7 @@ struct pli_txmsg {
 #define PLI_MSG_RECEIPT 0x08u  /* a receipt is owed */
 #define PLI_MSG_REFUSED 0x10u
 #define PLI_MSG_COUNTED 0x20u  /* its credit has been counted already */
+#define PLI_MSG_PLACED 0x40u   /* place says where its data is */
 
 /* A received message. */
 struct pli_msg {
@@ -81,11 +93,16 @@ struct pli_msg {
     uint32_t token;
     void *buf;            /* owned memory behind pub.data, or NULL */
     struct pli_list node; /* link->held, if in place */
+    struct pli_pieces *place; /* only with PLI_MSG_PLACED */
+    struct iovec one;     /* for plait_msg_iov() */
 };
 
 /* A message that is coming in parts. */
 struct pli_asm {
-    uint8_t *buf;         /* NULL: none. header part padded to 8, then the data */
+    bool busy;
+    uint8_t *buf;         /* header part padded to 8, then the data; or: */
+    struct pli_pieces *place; /* where its receiver wants it; neither: nobody does */
+    struct pli_cursor to; /* in place: where the next byte goes */
     uint32_t meta;
     uint32_t hdr_len, total, got;
     uint64_t cookie;
@@ -157,6 +174,10 @@ struct plait_conn {
     _Atomic bool orphaned;
     void *user;
     int end_code;
+    uint32_t offer_min;
+    unsigned take;               /* enum plait_take */
+    struct pli_list dones;       /* replies whose memory is done with, and whose users are still to be told (reply.c) */
+    struct pli_defer tell_dones;
     struct pli_link *held_link;  /* the link, also after the end, for messages held in place */
 };
 
@@ -173,7 +194,8 @@ struct plait_session {
     const struct plait_session_ops *ops;
     const struct plait_conn_ops *conn_ops;
     void *arg;
-    uint32_t window, max_msg, open_timeout_ms, linger_ms;
+    uint32_t window, max_msg, open_timeout_ms, linger_ms, offer_min;
+    unsigned take;             /* enum plait_take */
     char *uri;                 /* client: as given; server: the resource */
     char *resource;
     void *data;                /* client's private data until it is sent */
@@ -260,7 +282,7 @@ int pli_conn_attach(struct plait_conn *c, struct pli_link *link, const struct pl
 void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg);
 int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, const char *text);
 void pli_conn_quiet_later(struct plait_conn *c);
-void pli_conn_update_rx(struct plait_conn *c); /* after state or in.buf changed */
+void pli_conn_update_rx(struct plait_conn *c); /* after state or in.busy changed */
 /* What the session asks of its connections: on the connection's thread, and from the lead's. */
 void pli_conn_close_here(struct plait_conn *c);
 void pli_conn_abort_here(struct plait_conn *c);
@@ -273,7 +295,11 @@ int pli_conn_breach(struct plait_conn *c, const char *what);
 int pli_req_alloc(struct plait_conn *c, enum pli_req_kind kind, uint32_t *index); /* PLAIT_E_NOMEM, PLAIT_E_AGAIN */
 void pli_req_free(struct plait_conn *c, uint32_t index, bool replied); /* replied: not a receipt, nor one that was never sent */
 struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie); /* NULL: no such number is in use */
-int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_us);
+int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_us); /* PLAIT_E_NOMEM, as the next two */
+int pli_req_set_into(struct plait_conn *c, uint32_t index, const struct iovec *iov, unsigned niov);
+int pli_req_set_shares(struct plait_conn *c, uint32_t index, const uint16_t *slots, uint32_t n); /* takes them (pli_share_take()) */
+/* Where the reply of len bytes to the request is to be put, for the caller to free; NULL: anywhere. *rc: PLAIT_E_NOMEM. */
+struct pli_pieces *pli_req_into(const struct pli_req *r, size_t len, const void *hdr, uint32_t hdr_len, int *rc);
 void pli_req_forget(struct plait_conn *c, const void *arg); /* the user of the request with this arg is gone; its reply may come */
 void pli_req_fail_all(struct plait_conn *c, int code);
 void pli_req_table_free(struct plait_conn *c);
@@ -311,11 +337,18 @@ int pli_request_slow(struct plait_conn *c, const void *data, size_t len, unsigne
 void pli_conn_update_limit(struct plait_conn *c);
 int pli_conn_refuse(struct plait_conn *c, size_t len); /* why nothing of that length can be sent now; 0: it can. The cold part of every send */
 int pli_conn_ring_full(struct plait_conn *c, int rc); /* rc, after on_writable was arranged for where it is PLAIT_E_AGAIN */
-int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const void *hdr, uint32_t hdr_len,
-                        const void *data, size_t len, bool more);
+/* out: header part, data or pieces, flags. offered: 0 it was not; the reply was sent, and its on_done follows with the receipt. */
+int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const struct plait_out *out, bool *offered);
 void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status);
 void pli_conn_send_fin(struct plait_conn *c);
 void pli_conn_send_frame(struct plait_conn *c, const struct pli_wire_msg *msg); /* a LINK record, in order with the messages */
+/* Sends as much of m as fits and queues the rest, copied unless its bytes stay with the user. must: queue it even if nothing of it fits.
+ * 0, PLAIT_E_AGAIN (then nothing was sent), PLAIT_E_BUSY, PLAIT_E_NOMEM. */
+int pli_conn_send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, bool must, bool more);
+/* Sends a record that carries the credit. */
+int pli_conn_send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more);
+/* The same with the data gathered from pieces, of which it takes as many bytes as w1 says. gather.c */
+int pli_conn_gather_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, struct pli_cursor *from, const void *hdr, bool more);
 void pli_conn_pump(struct plait_conn *c);
 /* Puts a CONN_ACCEPT that still waits in txq among the control records, before an ABORT. */
 void pli_conn_frames_first(struct plait_conn *c);
@@ -332,7 +365,28 @@ void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m);
 void pli_conn_finish(struct plait_conn *c, struct pli_msg *m); /* its user is done with it: receipt, credit */
 void pli_conn_credit_due(struct plait_conn *c);
 int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload);
+/* A message that was put together otherwise than by the short paths: m->pub, buf or place, RECEIPT and cookie are set. Takes it over. */
+int pli_conn_incoming(struct plait_conn *c, struct pli_msg *m);
+int pli_conn_replied(struct plait_conn *c, struct pli_msg *m, uint64_t cookie);
+void *pli_conn_buf_new(struct plait_ctx *ctx, size_t size); /* for a long message; NULL: no memory */
+bool pli_conn_window_full(const struct plait_conn *c); /* one message more would be more than it allows */
+void pli_conn_fill(struct pli_msg *m, struct plait_conn *c, const void *hdr, uint32_t hdr_len, const void *data, size_t len);
+
+/* parts.c: long messages in parts */
+int pli_conn_part_first(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len);
+int pli_conn_part_more(struct plait_conn *c, const void *data, uint32_t len);
 void pli_conn_asm_drop(struct plait_conn *c);
+void pli_conn_asm_forget(struct plait_conn *c, uint32_t cookie); /* the reply that is coming in is not wanted any more */
+
+/* reply.c */
+struct pli_done {
+    struct pli_list node; /* c->dones */
+    plait_done_fn fn;
+    void *arg;
+};
+void pli_conn_tell_dones(struct plait_conn *c);
+void pli_conn_tell_dones_fn(struct pli_defer *d);
+
 /* Copies what is held in place and gives the place back. must: the memory goes; without it, what finds no memory stays. */
 void pli_msg_unplace_all(struct pli_link *link, bool must);
 

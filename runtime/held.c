@@ -23,11 +23,43 @@ static void *copy_out(struct pli_msg *m)
     return buf;
 }
 
+/* In the ring, or copied. */
+static int keep_data(struct pli_msg *h)
+{
+    struct plait_conn *c = h->pub.conn;
+
+    /* on a shared context a thread may read it while another one polls, which may move it (pli_msg_unplace_all) */
+    if (!c->ctx->shared && c->state != PLI_CONN_CLOSED && c->tr->ops->hold(c->tr, &h->token) == 0) {
+        h->flags |= PLI_MSG_IN_PLACE;
+        pli_list_push_back(&c->link->held, &h->node);
+        pli_link_ref(c->link);
+        return 0;
+    }
+    h->buf = copy_out(h);
+    return h->buf ? 0 : PLAIT_E_NOMEM;
+}
+
+/* The data stays where it is, with references. The header part may lie in the ring. */
+static int keep_place(struct pli_msg *h)
+{
+    struct pli_pieces *place = h->place;
+
+    if (place->owned)
+        return 0;
+    place = pli_pieces_keep(place, h->pub.hdr, h->pub.hdr_len);
+    if (!place)
+        return PLAIT_E_NOMEM;
+    h->place = place;
+    h->pub.hdr = place->hdr;
+    return 0;
+}
+
 struct plait_msg *plait_msg_hold(struct plait_msg *msg)
 {
     struct pli_msg *m = (struct pli_msg *)msg;
     struct plait_conn *c = msg->conn;
     struct pli_msg *h;
+    int rc = 0;
 
     if (m->flags & PLI_MSG_HELD)
         return msg;
@@ -39,18 +71,14 @@ struct plait_msg *plait_msg_hold(struct plait_msg *msg)
     *h = *m;
     h->flags |= PLI_MSG_HELD;
     pli_list_init(&h->node);
-    /* on a shared context a thread may read it while another one polls, which may move it (pli_msg_unplace_all) */
-    if (!h->buf && !c->ctx->shared && c->state != PLI_CONN_CLOSED && c->tr->ops->hold(c->tr, &h->token) == 0) {
-        h->flags |= PLI_MSG_IN_PLACE;
-        pli_list_push_back(&c->link->held, &h->node);
-        pli_link_ref(c->link);
-    } else if (!h->buf) {
-        h->buf = copy_out(h);
-        if (!h->buf) {
-            free(h);
-            pli_fail(PLAIT_E_NOMEM, "no memory to hold a message of %zu bytes", msg->len);
-            return NULL;
-        }
+    if (h->flags & PLI_MSG_PLACED)
+        rc = keep_place(h);
+    else if (!h->buf)
+        rc = keep_data(h);
+    if (rc < 0) {
+        free(h);
+        pli_fail(rc, "no memory to hold a message of %zu bytes", msg->len);
+        return NULL;
     }
     m->flags |= PLI_MSG_HELD;
     pli_session_ref(c->session);
@@ -76,16 +104,31 @@ void plait_msg_release(struct plait_msg *msg)
         return;
     c = msg->conn;
     s = c->session;
-    /* A reply owes nothing: any thread may release it, where it is a copy. A closed connection's context may be gone; one with
+    /* A reply that owes no receipt: any thread may release it, where it is a copy. A closed connection's context may be gone; one with
      * messages in place has a link, and so a context. */
-    if (msg->kind != PLAIT_REPLY && c->state != PLI_CONN_CLOSED && !c->ctx->forked) {
+    if ((msg->kind != PLAIT_REPLY || m->flags & PLI_MSG_RECEIPT) && c->state != PLI_CONN_CLOSED && !c->ctx->forked) {
         pli_conn_finish(c, m);
     }
     if (m->flags & PLI_MSG_IN_PLACE)
         leave_place(m, c->held_link);
+    if (m->flags & PLI_MSG_PLACED)
+        pli_pieces_free(m->place);
     free(m->buf);
     free(m);
     pli_session_unref(s);
+}
+
+int plait_msg_iov(const struct plait_msg *msg, const struct iovec **iov)
+{
+    struct pli_msg *m = (struct pli_msg *)(uintptr_t)msg; /* plait's own part is no constant */
+
+    if (m->flags & PLI_MSG_PLACED) {
+        *iov = m->place->iov;
+        return (int)m->place->niov;
+    }
+    m->one = (struct iovec){ (void *)(uintptr_t)msg->data, msg->len };
+    *iov = &m->one;
+    return msg->len ? 1 : 0;
 }
 
 void pli_msg_unplace_all(struct pli_link *link, bool must)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/conn.h"
+#include "runtime/offer.h"
 #include "util/copy.h"
 #include "util/err.h"
 
@@ -97,7 +98,7 @@ void pli_conn_finish(struct plait_conn *c, struct pli_msg *m)
 #define SPARE_MAX (80u << 20)
 
 /* Owner thread, as the next. Fresh pages cost more than the copy into them: one large buffer is kept for the next message. */
-static void *buffer_new(struct plait_ctx *ctx, size_t size)
+void *pli_conn_buf_new(struct plait_ctx *ctx, size_t size)
 {
     void *buf = ctx->spare;
 
@@ -132,6 +133,8 @@ void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m)
     finish(c, m);
     if (__builtin_expect(m->buf != NULL, 0))
         buffer_free(c->ctx, m->buf);
+    if (__builtin_expect(m->flags & PLI_MSG_PLACED, 0))
+        pli_pieces_free(m->place);
 }
 
 void pli_conn_credit_due(struct plait_conn *c)
@@ -157,6 +160,38 @@ static void fill(struct pli_msg *m, struct plait_conn *c, const uint8_t *hdr, ui
     m->pub.conn = c;
 }
 
+void pli_conn_fill(struct pli_msg *m, struct plait_conn *c, const void *hdr, uint32_t hdr_len, const void *data, size_t len)
+{
+    m->buf = NULL;
+    m->flags = 0;
+    m->cookie = 0;
+    fill(m, c, hdr, hdr_len, data, (uint32_t)len);
+}
+
+bool pli_conn_window_full(const struct plait_conn *c)
+{
+    return pli_conn_seen_since(c, c->rx_released) >= c->window;
+}
+
+static void drop(struct plait_conn *c, struct pli_msg *m)
+{
+    buffer_free(c->ctx, m->buf);
+    if (m->flags & PLI_MSG_PLACED)
+        pli_pieces_free(m->place);
+}
+
+int pli_conn_incoming(struct plait_conn *c, struct pli_msg *m)
+{
+    if (pli_conn_window_full(c)) {
+        drop(c, m);
+        return pli_conn_breach(c, "more messages than the window allows");
+    }
+    c->rx_seen++;
+    c->rx_owed += m->pub.kind == PLAIT_REQUEST || m->flags & PLI_MSG_RECEIPT;
+    deliver(c, m);
+    return 0;
+}
+
 /* A request or one-way message is whole. */
 static inline int incoming(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data,
                            uint32_t len, void *buf)
@@ -179,18 +214,75 @@ static inline int incoming(struct plait_conn *c, uint32_t meta, uint64_t cookie,
     return 0;
 }
 
+/* The request that this is a reply to; NULL: there is none that has been sent. */
+static inline struct pli_req *replied_to(struct plait_conn *c, uint32_t cookie)
+{
+    struct pli_req *r = pli_req_find(c, cookie);
+
+    if (__builtin_expect(!r || pli_req_kind(r) == PLI_REQ_DONE || (!pli_list_is_empty(&c->txq) && pli_conn_is_queued(c, cookie)), 0))
+        return NULL;
+    return r;
+}
+
+int pli_conn_replied(struct plait_conn *c, struct pli_msg *m, uint64_t cookie)
+{
+    struct pli_req *r = replied_to(c, (uint32_t)cookie);
+    plait_reply_fn fn;
+    void *arg;
+
+    if (!r) {
+        drop(c, m);
+        return pli_conn_breach(c, "a reply to a request that is not outstanding");
+    }
+    fn = pli_req_kind(r) == PLI_REQ_FORGOTTEN ? NULL : r->on_reply;
+    arg = r->arg;
+    m->pub.kind = PLAIT_REPLY;
+    m->flags |= PLI_MSG_REPLIED | PLI_MSG_COUNTED;
+    c->rx_owed += (m->flags & PLI_MSG_RECEIPT) != 0;
+    pli_req_free(c, (uint32_t)cookie & 0xffffu, true);
+    pli_conn_quiet_later(c);
+    if (fn)
+        fn(&m->pub, 0, arg);
+    pli_conn_delivered(c, m);
+    return 0;
+}
+
+/* A short reply that is wanted in a certain place. 1: it is not. */
+static __attribute__((noinline)) int replied_into(struct plait_conn *c, const struct pli_req *r, uint64_t cookie, const void *hdr,
+                                                  uint32_t hdr_len, const void *data, uint32_t len)
+{
+    struct pli_cursor to;
+    struct pli_msg m;
+    int rc;
+
+    m.place = pli_req_into(r, len, hdr, hdr_len, &rc);
+    if (!m.place)
+        return rc < 0 ? pli_conn_event(c, PLI_CEV_ABORT, rc, pli_err_text()) : 1;
+    to = (struct pli_cursor){ m.place->iov, 0 };
+    pli_cursor_write(&to, data, len);
+    pli_conn_fill(&m, c, m.place->hdr, hdr_len, m.place->niov == 1 ? m.place->iov[0].iov_base : NULL, len);
+    m.flags = PLI_MSG_PLACED;
+    return pli_conn_replied(c, &m, cookie);
+}
+
 /* A reply is whole. */
 static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, int status, const uint8_t *hdr, const void *data,
                           uint32_t len, void *buf)
 {
-    struct pli_req *r = pli_req_find(c, (uint32_t)cookie);
+    struct pli_req *r = replied_to(c, (uint32_t)cookie);
     struct pli_msg m;
     plait_reply_fn fn;
     void *arg;
 
-    if (__builtin_expect(!r || pli_req_kind(r) == PLI_REQ_DONE || (!pli_list_is_empty(&c->txq) && pli_conn_is_queued(c, (uint32_t)cookie)), 0)) {
+    if (__builtin_expect(!r, 0)) {
         free(buf);
         return pli_conn_breach(c, "a reply to a request that is not outstanding");
+    }
+    if (__builtin_expect(r->key & PLI_REQ_ODD && status == 0 && !buf, 0)) {
+        int rc = replied_into(c, r, cookie, hdr, pli_meta_hdr_len(meta), data, len);
+
+        if (rc <= 0)
+            return rc;
     }
     fn = r->on_reply;
     arg = r->arg;
@@ -229,64 +321,6 @@ static int receipt(struct plait_conn *c, uint64_t cookie)
     return 0;
 }
 
-/* ---- long messages, in parts ---- */
-
-void pli_conn_asm_drop(struct plait_conn *c)
-{
-    free(c->in.buf);
-    c->in.buf = NULL;
-}
-
-static int asm_done(struct plait_conn *c)
-{
-    struct pli_asm in = c->in;
-    uint8_t *data = in.buf + ALIGN8(in.hdr_len);
-
-    c->in.buf = NULL;
-    pli_conn_update_rx(c);
-    if (pli_meta_type(in.meta) == PLI_REC_REPLY)
-        return replied(c, in.meta, in.cookie, 0, in.buf, data, in.total, in.buf);
-    return incoming(c, in.meta, in.cookie, in.buf, data, in.total, in.buf);
-}
-
-static int asm_start(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len)
-{
-    struct pli_asm *in = &c->in;
-    uint32_t hdr_len = pli_meta_hdr_len(meta), total = (uint32_t)(cookie >> 32);
-
-    if (in->buf)
-        return pli_conn_breach(c, "a long message inside another");
-    if (total <= len || total > c->max_msg)
-        return pli_conn_breach(c, "the total length of a long message");
-    in->buf = buffer_new(c->ctx, ALIGN8(hdr_len) + (size_t)total);
-    if (!in->buf) {
-        /* its other parts will find a connection that has ended */
-        return pli_conn_event(c, PLI_CEV_ABORT, PLAIT_E_NOMEM, "no memory to receive a long message");
-    }
-    in->meta = meta & ~(PLI_RF_FRAG << 8);
-    in->hdr_len = hdr_len;
-    in->total = total;
-    in->got = len;
-    in->cookie = (uint32_t)cookie;
-    pli_conn_update_rx(c);
-    memcpy(in->buf, hdr, hdr_len);
-    pli_copy(in->buf + ALIGN8(hdr_len), data, len);
-    return 0;
-}
-
-static int asm_more(struct plait_conn *c, const void *data, uint32_t len)
-{
-    struct pli_asm *in = &c->in;
-
-    if (!in->buf)
-        return pli_conn_breach(c, "a part without a beginning");
-    if (len > in->total - in->got || len == 0)
-        return pli_conn_breach(c, "the parts of a long message are longer than it");
-    pli_copy(in->buf + ALIGN8(in->hdr_len) + in->got, data, len);
-    in->got += len;
-    return in->got == in->total ? asm_done(c) : 0;
-}
-
 /* ---- records ---- */
 
 static bool no_new_messages(const struct plait_conn *c)
@@ -302,14 +336,16 @@ static __attribute__((noinline)) int rx_rare(struct plait_conn *c, uint32_t meta
 
     if (flags & ~PLI_RF_ALL || (flags & PLI_RF_RECEIPT && type != PLI_REC_ONEWAY) || pli_meta_hdr_len(meta) > PLAIT_HDR_MAX)
         return pli_conn_breach(c, "the flags or header length of a record");
+    if (flags & PLI_RF_REF)
+        return pli_offer_rx(c, meta, w1, cookie, p);
     if (flags & PLI_RF_FRAG) {
         if (type > PLI_REC_REPLY || !(flags & PLI_RF_COOKIE))
             return pli_conn_breach(c, "a long message of an unknown type");
-        return asm_start(c, meta, cookie, p, p + pli_meta_hdr_len(meta), len);
+        return pli_conn_part_first(c, meta, cookie, p, p + pli_meta_hdr_len(meta), len);
     }
     switch (type) {
     case PLI_REC_FRAG:
-        return asm_more(c, p, len);
+        return pli_conn_part_more(c, p, len);
     case PLI_REC_RECEIPT:
         if (!(flags & PLI_RF_COOKIE))
             return pli_conn_breach(c, "a receipt without a number");
@@ -346,7 +382,7 @@ int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *pa
     }
     if (__builtin_expect(c->state != PLI_CONN_OPEN, 0))
         return rx_late(c, meta, w1, cookie, p);
-    if (__builtin_expect(c->in.buf && type != PLI_REC_FRAG && type <= PLI_REC_REPLY, 0))
+    if (__builtin_expect(c->in.busy && type != PLI_REC_FRAG && type <= PLI_REC_REPLY, 0))
         return pli_conn_breach(c, "a message inside a long one");
     switch (flags_type) {
     case PLI_REC_ONEWAY:
@@ -384,7 +420,7 @@ static int rx_late(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t co
         return rx_rare(c, meta, w1, cookie, p);
     if ((flags & PLI_RF_RECEIPT && type != PLI_REC_ONEWAY) || (!(flags & PLI_RF_COOKIE) && (type != PLI_REC_ONEWAY || flags)))
         return pli_conn_breach(c, "the flags of a record");
-    if (hdr_len > PLAIT_HDR_MAX || len > c->max_msg || c->in.buf)
+    if (hdr_len > PLAIT_HDR_MAX || len > c->max_msg || c->in.busy)
         return pli_conn_breach(c, "a message's length");
     if (request_like)
         return incoming(c, meta, cookie, p, p + hdr_len, len, NULL);

@@ -3,9 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/conn.h"
+#include "runtime/offer.h"
 #include "util/err.h"
-
-#define FLAGS_ALLOWED (PLAIT_MORE | PLAIT_NOCOPY)
 
 void pli_conn_update_limit(struct plait_conn *c)
 {
@@ -14,8 +13,7 @@ void pli_conn_update_limit(struct plait_conn *c)
     c->tx_limit = c->tx_ready ? c->tx_released + c->peer_window : c->tx_seq;
 }
 
-/* Sends a record that carries the credit. */
-static int send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more)
+int pli_conn_send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more)
 {
     int rc = c->tr->ops->send(c->tr, meta, w1 | pli_rec_w1(0, 0, c->rx_released), cookie, data, hdr, more);
 
@@ -29,6 +27,17 @@ static int send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_
 /* Of longer messages memory for what may have to be queued is taken before the first part goes out: then there may be none. */
 #define COPY_FIRST (1u << 20)
 
+/* A record with the next len bytes of m. */
+static int send_part(struct plait_conn *c, struct pli_txmsg *m, uint32_t meta, uint32_t chan, uint32_t len, uint64_t cookie,
+                     const void *hdr, bool more)
+{
+    uint64_t w1 = pli_rec_w1(len, chan, 0);
+
+    if (m->from.iov)
+        return pli_conn_gather_record(c, meta, w1, cookie, &m->from, hdr, more);
+    return pli_conn_send_record(c, meta, w1, cookie, m->data + m->sent, hdr, more);
+}
+
 /* Sends of m what fits: 0 all of it, PLAIT_E_AGAIN not all. */
 static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
 {
@@ -39,13 +48,13 @@ static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
     int rc;
 
     if (!m->started && head + m->len <= max)
-        return send_record(c, m->meta, pli_rec_w1((uint32_t)m->len, m->chan, 0), m->cookie, m->data, m->hdr, more);
+        return send_part(c, m, m->meta, m->chan, (uint32_t)m->len, m->cookie, m->hdr, more);
     if (!m->started) {
         uint32_t meta = m->meta | (PLI_RF_FRAG | PLI_RF_COOKIE) << 8;
 
         part = max - 8 - m->hdr_len;
         cookie = (uint32_t)m->cookie | (uint64_t)m->len << 32;
-        rc = send_record(c, meta, pli_rec_w1(part, c->peer_chan, 0), cookie, m->data, m->hdr, true);
+        rc = send_part(c, m, meta, c->peer_chan, part, cookie, m->hdr, true);
         if (rc < 0)
             return rc;
         m->started = true;
@@ -55,7 +64,7 @@ static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
         bool last = m->len - m->sent <= max;
 
         part = last ? (uint32_t)(m->len - m->sent) : max;
-        rc = send_record(c, pli_rec_meta(PLI_REC_FRAG, 0, 0), pli_rec_w1(part, c->peer_chan, 0), 0, m->data + m->sent, NULL, false);
+        rc = send_part(c, m, pli_rec_meta(PLI_REC_FRAG, 0, 0), c->peer_chan, part, 0, NULL, false);
         if (rc < 0)
             return rc;
         m->sent += part;
@@ -72,23 +81,53 @@ static void enqueue(struct plait_conn *c, struct pli_txmsg *m)
     pli_conn_update_limit(c);
 }
 
+/* Bytes behind the entry: the header part, padded for what follows; the data, or the array of the pieces that it lies in. */
+static size_t queued_hdr(const struct pli_txmsg *m)
+{
+    return m->started ? 0 : (m->hdr_len + 7u) & ~(size_t)7u;
+}
+
+static unsigned pieces_left(const struct pli_txmsg *m)
+{
+    const struct pli_cursor *from = &m->from;
+    size_t left = m->len - m->sent + from->off;
+    unsigned n = 0;
+
+    for (; left; n++)
+        left -= from->iov[n].iov_len < left ? from->iov[n].iov_len : left;
+    return n;
+}
+
 /* Space to queue m in, with a copy of its bytes unless they stay with the user. */
 static struct pli_txmsg *queue_entry(const struct pli_txmsg *m, bool copy)
 {
-    size_t rest = copy ? m->len - m->sent : 0;
-    size_t hdr = m->started ? 0 : m->hdr_len;
-    struct pli_txmsg *q = malloc(sizeof *q + hdr + rest);
+    size_t rest = copy ? m->len - m->sent : m->from.iov ? pieces_left(m) * sizeof(struct iovec) : 0;
+    struct pli_txmsg *q = malloc(sizeof *q + queued_hdr(m) + rest);
 
     if (!q)
         pli_fail(PLAIT_E_NOMEM, "no memory to queue a message of %zu bytes", m->len);
     return q;
 }
 
-/* Queues what is left of m in q, which was made for as much or more; NULL: makes it. */
-static int enqueue_rest(struct plait_conn *c, const struct pli_txmsg *m, bool copy, struct pli_txmsg *q)
+/* Copies what is left of the data. From here on nothing but FRAG records may be left: len counts from here. */
+static void copy_rest(struct pli_txmsg *q, struct pli_txmsg *m, uint8_t *to)
 {
-    size_t rest = copy ? m->len - m->sent : 0;
-    size_t hdr = m->started ? 0 : m->hdr_len;
+    size_t rest = m->len - m->sent;
+
+    if (m->from.iov)
+        pli_cursor_read(&m->from, to, rest);
+    else if (rest)
+        memcpy(to, m->data + m->sent, rest);
+    q->from.iov = NULL;
+    q->data = to;
+    q->len = rest;
+    q->sent = 0;
+}
+
+/* Queues what is left of m in q, which was made for as much or more; NULL: makes it. */
+static int enqueue_rest(struct plait_conn *c, struct pli_txmsg *m, bool copy, struct pli_txmsg *q)
+{
+    size_t hdr = queued_hdr(m);
 
     if (!q)
         q = queue_entry(m, copy);
@@ -97,23 +136,19 @@ static int enqueue_rest(struct plait_conn *c, const struct pli_txmsg *m, bool co
     *q = *m;
     pli_list_init(&q->node);
     if (hdr)
-        memcpy(q->copy, m->hdr, hdr);
+        memcpy(q->copy, m->hdr, m->hdr_len);
     q->hdr = q->copy;
     if (copy) {
-        if (rest)
-            memcpy(q->copy + hdr, m->data + m->sent, rest);
-        q->data = q->copy + hdr;
-        q->len = rest;
-        q->sent = 0;
-        if (m->started) /* nothing but FRAG records is left: len counts from here */
-            q->started = true;
+        copy_rest(q, m, q->copy + hdr);
+    } else if (m->from.iov) {
+        q->from.iov = (const struct iovec *)(void *)(q->copy + hdr);
+        memcpy(q->copy + hdr, m->from.iov, pieces_left(m) * sizeof(struct iovec));
     }
     enqueue(c, q);
     return 0;
 }
 
-/* Sends as much of m as fits and queues the rest. must: queue it even if nothing of it fits. */
-static int send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, bool must, bool more)
+int pli_conn_send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, bool must, bool more)
 {
     struct pli_txmsg *q = NULL;
     int rc = PLAIT_E_AGAIN;
@@ -262,21 +297,36 @@ __attribute__((noinline)) int pli_conn_ring_full(struct plait_conn *c, int rc)
     return rc;
 }
 
-/* A message that did not fit the short path: long, or something is in the way. */
-static __attribute__((noinline)) int send_long(struct plait_conn *c, uint32_t meta, uint32_t cookie,
-                                               const struct plait_out *out)
+static void set_data(struct pli_txmsg *m, const struct plait_out *out, size_t len)
 {
-    struct pli_txmsg m = {
-        .meta = meta, .hdr_len = out->hdr_len, .cookie = cookie, .chan = c->peer_chan, .hdr = out->hdr, .data = out->data, .len = out->len,
-    };
-    int rc = pli_conn_refuse(c, out->len);
+    m->data = out->data;
+    m->from = (struct pli_cursor){ out->niov ? out->iov : NULL, 0 };
+    m->len = len;
+}
+
+/* A message that did not fit the short path: long, or something is in the way. index: of its entry, or PLI_REQ_NONE. */
+static __attribute__((noinline)) int send_long(struct plait_conn *c, uint32_t meta, uint32_t index, const struct plait_out *out, size_t len)
+{
+    struct pli_txmsg m = { .meta = meta, .hdr_len = out->hdr_len, .chan = c->peer_chan, .hdr = out->hdr };
+    /* a request that times out gives its memory back before it has been sent: that one is copied */
+    bool stays = out->flags & PLAIT_NOCOPY && !out->timeout_us;
+    int rc = pli_conn_refuse(c, len), offered = 0;
 
     if (rc < 0)
         return rc;
-    /* a request that times out gives its memory back before it has been sent: that one is copied */
-    rc = send_or_queue(c, &m, !(out->flags & PLAIT_NOCOPY) || out->timeout_us, false, out->flags & PLAIT_MORE);
-    if (rc < 0)
-        return pli_conn_ring_full(c, rc);
+    if (index != PLI_REQ_NONE)
+        m.cookie = pli_req_cookie(&c->reqs[index]);
+    if (stays && len >= c->offer_min)
+        offered = pli_offer_send(c, &m, index, out, false);
+    if (offered < 0)
+        return pli_conn_ring_full(c, offered);
+    if (!offered) {
+        set_data(&m, out, len);
+        rc = pli_conn_send_or_queue(c, &m, !stays, false, out->flags & PLAIT_MORE);
+        if (rc < 0)
+            return pli_conn_ring_full(c, rc);
+        c->ctx->st.long_pushed += len >= c->offer_min;
+    }
     c->tx_seq++;
     pli_conn_update_limit(c);
     if (out->flags & PLAIT_MORE)
@@ -296,12 +346,12 @@ int pli_send_slow(struct plait_conn *c, const void *data, size_t len, unsigned f
     out.data = data;
     out.len = len;
     out.flags = flags;
-    return send_long(c, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), 0, &out);
+    return send_long(c, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), PLI_REQ_NONE, &out, len);
 }
 
 /* ---- requests ---- */
 
-static int request(struct plait_conn *c, const struct plait_out *out)
+static int request(struct plait_conn *c, const struct plait_out *out, size_t len)
 {
     uint32_t meta = pli_rec_meta(PLI_REC_REQUEST, PLI_RF_COOKIE, out->hdr_len);
     uint32_t index;
@@ -316,7 +366,12 @@ static int request(struct plait_conn *c, const struct plait_out *out)
         if (rc < 0)
             goto err;
     }
-    rc = send_long(c, meta, pli_req_cookie(&c->reqs[index]), out);
+    if (out->into) {
+        rc = pli_req_set_into(c, index, out->into, out->ninto);
+        if (rc < 0)
+            goto err;
+    }
+    rc = send_long(c, meta, index, out, len);
     if (rc < 0)
         goto err;
     return 0;
@@ -342,23 +397,10 @@ int pli_request_slow(struct plait_conn *c, const void *data, size_t len, unsigne
     out.flags = flags;
     out.on_reply = fn;
     out.arg = arg;
-    return request(c, &out);
+    return request(c, &out, len);
 }
 
-static int check_out(const struct plait_out *out)
-{
-    if (out->size != sizeof *out)
-        return pli_fail(PLAIT_E_INVAL, "struct plait_out has size %zu, not %zu: begin with PLAIT_OUT_INIT", out->size, sizeof *out);
-    if (out->flags & ~FLAGS_ALLOWED)
-        return pli_fail(PLAIT_E_INVAL, "unknown flags 0x%x in struct plait_out", out->flags & ~FLAGS_ALLOWED);
-    if (out->hdr_len > PLAIT_HDR_MAX)
-        return pli_fail(PLAIT_E_TOOBIG, "a header part of %u bytes is over PLAIT_HDR_MAX, %u", out->hdr_len, PLAIT_HDR_MAX);
-    if ((out->hdr_len && !out->hdr) || (out->len && !out->data))
-        return pli_fail(PLAIT_E_INVAL, "struct plait_out has a length without a pointer");
-    return 0;
-}
-
-static int oneway_receipt(struct plait_conn *c, const struct plait_out *out)
+static int oneway_receipt(struct plait_conn *c, const struct plait_out *out, size_t len)
 {
     uint32_t meta = pli_rec_meta(PLI_REC_ONEWAY, PLI_RF_COOKIE | PLI_RF_RECEIPT, out->hdr_len);
     uint32_t index;
@@ -368,7 +410,7 @@ static int oneway_receipt(struct plait_conn *c, const struct plait_out *out)
         return rc == PLAIT_E_AGAIN ? again(c, "as many requests are outstanding on this connection as there can be") : rc;
     c->reqs[index].on_done = out->on_done;
     c->reqs[index].arg = out->arg;
-    rc = send_long(c, meta, pli_req_cookie(&c->reqs[index]), out);
+    rc = send_long(c, meta, index, out, len);
     if (rc < 0)
         pli_req_free(c, index, false);
     return rc;
@@ -376,7 +418,8 @@ static int oneway_receipt(struct plait_conn *c, const struct plait_out *out)
 
 int plait_sendx(struct plait_conn *c, const struct plait_out *out)
 {
-    int rc = check_out(out);
+    size_t len;
+    int rc = pli_out_check(out, &len);
 
     if (rc < 0)
         return rc;
@@ -384,34 +427,54 @@ int plait_sendx(struct plait_conn *c, const struct plait_out *out)
         return pli_fail(PLAIT_E_INVAL, "a request has on_reply, a one-way message may have on_done: not both");
     if (out->flags & PLAIT_NOCOPY && !out->on_reply && !out->on_done)
         return pli_fail(PLAIT_E_INVAL, "PLAIT_NOCOPY needs on_reply or on_done: when may the memory be used again?");
-    if (out->timeout_us && !out->on_reply)
-        return pli_fail(PLAIT_E_INVAL, "timeout_us is for requests");
-    rc = pli_conn_refuse(c, out->len);
+    if ((out->timeout_us || out->into) && !out->on_reply)
+        return pli_fail(PLAIT_E_INVAL, "%s for requests", out->into ? "into is" : "timeout_us is");
+    rc = pli_conn_refuse(c, len);
     if (rc < 0)
         return rc;
     if (out->on_reply)
-        return request(c, out);
+        return request(c, out, len);
     if (out->on_done)
-        return oneway_receipt(c, out);
-    return send_long(c, pli_rec_meta(PLI_REC_ONEWAY, 0, out->hdr_len), 0, out);
+        return oneway_receipt(c, out, len);
+    return send_long(c, pli_rec_meta(PLI_REC_ONEWAY, 0, out->hdr_len), PLI_REQ_NONE, out, len);
 }
 
 /* ---- what the peer waits for: always accepted ---- */
 
-int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const void *hdr, uint32_t hdr_len,
-                        const void *data, size_t len, bool more)
+/* PLI_REQ_NONE: its user wants no word, or it is not worth it. Otherwise a number for the receipt of an offered reply. */
+static uint32_t reply_entry(struct plait_conn *c, const struct plait_out *out, size_t len)
 {
+    uint32_t index;
+
+    if (!out->on_done || !(out->flags & PLAIT_NOCOPY) || len < c->offer_min || pli_req_alloc(c, PLI_REQ_DONE, &index) < 0)
+        return PLI_REQ_NONE;
+    c->reqs[index].on_done = out->on_done;
+    c->reqs[index].arg = out->arg;
+    return index;
+}
+
+int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const struct plait_out *out, bool *offered)
+{
+    size_t len = out->niov ? pli_iov_len(out->iov, out->niov) : out->len;
     struct pli_txmsg m = {
-        .meta = pli_rec_meta(PLI_REC_REPLY, PLI_RF_COOKIE, hdr_len),
-        .hdr_len = hdr_len,
+        .meta = pli_rec_meta(PLI_REC_REPLY, PLI_RF_COOKIE, out->hdr_len),
+        .hdr_len = out->hdr_len,
         .cookie = cookie | (uint64_t)(uint32_t)status << 32,
         .chan = c->peer_chan,
-        .hdr = hdr,
-        .data = data,
-        .len = len,
+        .hdr = out->hdr,
     };
-    int rc = send_or_queue(c, &m, true, true, more);
+    bool more = out->flags & PLAIT_MORE;
+    uint32_t index = reply_entry(c, out, len);
+    int rc = index != PLI_REQ_NONE ? pli_offer_send(c, &m, index, out, true) : 0;
 
+    *offered = rc > 0;
+    if (index != PLI_REQ_NONE && rc <= 0)
+        pli_req_free(c, index, false);
+    if (rc == 0) {
+        set_data(&m, out, len);
+        rc = pli_conn_send_or_queue(c, &m, true, true, more);
+        c->ctx->st.long_pushed += rc == 0 && len >= c->offer_min;
+    }
     if (rc < 0)
         return rc;
     c->replies++;
@@ -427,7 +490,7 @@ void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status)
         .cookie = cookie | (uint64_t)(uint32_t)status << 32,
         .chan = c->peer_chan,
     };
-    int rc = send_or_queue(c, &m, true, true, false);
+    int rc = pli_conn_send_or_queue(c, &m, true, true, false);
 
     if (rc < 0)
         pli_link_fail(c->link, rc, pli_err_text());
@@ -436,7 +499,7 @@ void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status)
 void pli_conn_send_fin(struct plait_conn *c)
 {
     struct pli_txmsg m = { .meta = pli_rec_meta(PLI_REC_FIN, 0, 0), .chan = c->peer_chan };
-    int rc = send_or_queue(c, &m, true, true, false);
+    int rc = pli_conn_send_or_queue(c, &m, true, true, false);
 
     if (rc < 0)
         pli_link_fail(c->link, rc, pli_err_text());
@@ -449,7 +512,7 @@ void pli_conn_send_frame(struct plait_conn *c, const struct pli_wire_msg *msg)
     struct pli_txmsg m = {
         .meta = pli_rec_meta(PLI_REC_LINK, 0, 0), .chan = PLI_CHAN_LINK, .data = buf, .len = n > 0 ? (size_t)n : 0,
     };
-    int rc = n < 0 ? n : send_or_queue(c, &m, true, true, false);
+    int rc = n < 0 ? n : pli_conn_send_or_queue(c, &m, true, true, false);
 
     if (rc < 0)
         pli_link_fail(c->link, rc, pli_err_text());

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "runtime/job.h"
 #include "runtime/transports.h"
+#include "runtime/offer.h"
 #include "util/err.h"
 #include "util/rand.h"
 
@@ -123,10 +124,12 @@ int pli_session_opts_check(const struct plait_session_opts *o)
         return pli_fail(PLAIT_E_INVAL, "a window of %u messages is not from 1 to 16384", o->window);
     if (o->max_msg < 64 || o->max_msg > PLAIT_MSG_MAX)
         return pli_fail(PLAIT_E_INVAL, "max_msg of %u bytes is not from 64 to PLAIT_MSG_MAX, %u", o->max_msg, PLAIT_MSG_MAX);
+    if (o->take > PLAIT_TAKE_RING)
+        return pli_fail(PLAIT_E_INVAL, "take is %u: enum plait_take goes up to %d", o->take, PLAIT_TAKE_RING);
     for (unsigned i = 0; i < o->nctxs; i++)
         if (!o->ctxs[i])
             return pli_fail(PLAIT_E_INVAL, "context %u of the session's is NULL", i);
-    return 0;
+    return pli_offer_env(NULL);
 }
 
 int pli_session_set_opts(struct plait_session *s, const struct plait_session_opts *o)
@@ -138,6 +141,9 @@ int pli_session_set_opts(struct plait_session *s, const struct plait_session_opt
     s->max_msg = o->max_msg;
     s->open_timeout_ms = o->open_timeout_ms;
     s->linger_ms = o->linger_ms;
+    s->offer_min = o->offer_min ? o->offer_min : PLAIT_OFFER_MIN;
+    s->take = o->take;
+    pli_offer_env(&s->take); /* was checked with the options */
     if (o->data_len) {
         s->data = malloc(o->data_len);
         if (!s->data)

@@ -102,7 +102,8 @@ struct pli_tr_ops {
     int (*send)(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more);
     /* Space for one record with a cookie word (if cookie) and len bytes of data; one at a time. As send. */
     int (*reserve)(struct pli_tr *tr, bool cookie, uint32_t len, void **data);
-    /* Publishes it; meta without header part, length at most what was reserved, cookie flag as reserved. */
+    /* Publishes it; the header part, if meta has one, lies before the data in what was reserved; length at most as reserved, cookie flag
+     * as reserved. */
     void (*commit)(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, bool more);
     void (*abandon)(struct pli_tr *tr);
     /* Publishes what waited because of more, and wakes the peer if it sleeps. */

@@ -246,6 +246,8 @@ int pli_shm_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data)
         slot = bulk_room(s, payload, &s->reserved_bulk);
         k = 1;
     } else {
+        if (payload == ring_max(s)) /* as parts of long messages are */
+            pli_shm_bulk_wanted(s);
         slot = room(s, k);
     }
     if (!slot)

@@ -78,7 +78,8 @@ PLAIT_API int plait_mem_register(struct plait_mem **mem, void *addr, size_t len)
 
 /**
  * Gives a region up. plait does not use it for new messages from here on. Allocated memory is unmapped when
- * nobody holds a message in it any more, at the earliest now; the caller must not touch it after this call.
+ * no message that is sent from it is under way any more, at the earliest now; the caller must not touch it after
+ * this call. A peer that knows the region unmaps it when it has released every message in it.
  * @param mem  the region; NULL is allowed.
  * @return 0. In a child after fork() it frees what the child has of the region, the description.
  *         Does not block. Any thread, callbacks too.
@@ -105,7 +106,7 @@ struct plait_mem_info {
     size_t page_size_asked;  /**< bytes of the pages that were asked for; it has other ones if they differ */
     int node;                /**< NUMA node that was asked for, or PLAIT_MEM_NODE_ANY */
     int node_verified;       /**< 1: every page was found on that node, when the region was made */
-    unsigned in_use;         /**< how many messages and operations hold it now */
+    unsigned in_use;         /**< how many messages, operations and links to peers that know it hold it now */
     const char *name;        /**< valid until the region is released */
 };
 #define PLAIT_MEM_INFO_INIT { sizeof(struct plait_mem_info), PLAIT_MEM_ALLOCATED, NULL, 0, 0, 0, 0, \

@@ -9,12 +9,19 @@
  *
  * PLAIT_E_AGAIN means: not accepted, nothing happened, the connection's on_writable will follow. Everything that
  * was accepted (0 was returned) is completed exactly once, with success or a reason.
+ *
+ * A long message need not be copied. When its sender leaves the memory to plait until it is done (PLAIT_NOCOPY), and all of it lies in
+ * regions of plait_mem_alloc() or in buffers of a pool, it is offered: the receiver gets pointers into a read-only mapping of these
+ * regions, and on_done (or on_reply) tells the sender when it has released the message. The first message from a region goes the other way,
+ * through the ring, as do all that are shorter than offer_min (struct plait_session_opts). The receiver can choose where the data is to be
+ * put, before it moves: on_offer of struct plait_conn_ops.
  */
 #ifndef PLAIT_MSG_H
 #define PLAIT_MSG_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 #include <plait/session.h>
 
 #ifdef __cplusplus
@@ -25,7 +32,8 @@ enum plait_msg_kind { PLAIT_ONEWAY = 1, PLAIT_REQUEST = 2, PLAIT_REPLY = 3 };
 
 /** A received message: the fields that its receiver may read. Made by plait only; the library's own part follows. */
 struct plait_msg {
-    const void *data; /**< 8-byte aligned if there is no header part; NULL if len is 0 */
+    const void *data; /**< NULL if len is 0, or if it lies in several pieces (plait_msg_iov()). 8-byte aligned if there is no header part; in
+                           place, or where the receiver wanted it, as that memory is */
     size_t len;       /**< bytes of data */
     const void *hdr;  /**< 8-byte aligned; NULL if hdr_len is 0 */
     uint32_t hdr_len; /**< bytes of the header part */
@@ -34,7 +42,9 @@ struct plait_msg {
 };
 
 #define PLAIT_MORE 0x1u   /**< more messages follow at once: this one may wait for them (until plait_flush(), a send without it, or the end of the poll) */
-#define PLAIT_NOCOPY 0x2u /**< (plait_sendx) data stays with the caller, unchanged, until done: a long message is sent from there */
+#define PLAIT_NOCOPY 0x2u /**< (plait_sendx, plait_replyx) data stays with the caller, unchanged, until done: a long message is sent from
+                               there, or read there by the peer */
+#define PLAIT_IOV_MAX 256u /**< most pieces of a message */
 
 /** Completion of a request: reply is valid until the callback returns, longer with plait_msg_hold(); NULL on error.
  *  status is 0, or the code why there is no reply. */
@@ -62,18 +72,25 @@ struct plait_out {
     const void *hdr;          /**< header part, or NULL */
     uint32_t hdr_len;         /**< bytes, at most PLAIT_HDR_MAX */
     unsigned flags;           /**< PLAIT_MORE, PLAIT_NOCOPY */
-    const void *data;
-    size_t len;               /**< bytes */
+    const void *data;         /**< or NULL: see iov */
+    size_t len;               /**< bytes at data */
     plait_reply_fn on_reply;  /**< not NULL: it is a request */
-    plait_done_fn on_done;    /**< not NULL (one-way only): a receipt is wanted */
+    plait_done_fn on_done;    /**< not NULL: of a one-way message a receipt is wanted; of a reply its memory is */
     void *arg;                /**< of on_reply or on_done */
-    uint64_t timeout_us;      /**< of a request: complete it with PLAIT_E_TIMEDOUT after this time; 0: none */
+    uint64_t timeout_us;      /**< of a request: complete it with PLAIT_E_TIMEDOUT after this time; 0: none. A request with a time-out is copied */
+    const struct iovec *iov;  /**< instead of data and len: the data is these pieces, one behind the other. The array is copied */
+    unsigned niov;            /**< 1..PLAIT_IOV_MAX; 0: there are data and len. Pieces may be empty */
+    const struct iovec *into; /**< of a request: put the reply's data there, or NULL. The array is copied; the memory it names is plait's
+                                   until on_reply is called. If the reply is longer, it is put into a buffer of plait's as usual */
+    unsigned ninto;           /**< 1..PLAIT_IOV_MAX, with into */
 };
-#define PLAIT_OUT_INIT { sizeof(struct plait_out), NULL, 0, 0, NULL, 0, NULL, NULL, NULL, 0 }
+#define PLAIT_OUT_INIT { sizeof(struct plait_out), NULL, 0, 0, NULL, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0 }
 
 /**
- * Sends a message with all choices. PLAIT_NOCOPY needs on_reply or on_done, and the memory stays the caller's until that is called.
- * @return as plait_send().
+ * Sends a message with all choices. PLAIT_NOCOPY needs on_reply or on_done, and the memory stays plait's, unchanged, until that is called,
+ * never from inside this call.
+ * @param out  not kept, nor the arrays that it points to.
+ * @return as plait_send(); PLAIT_E_INVAL (out; the text names the member). Never blocks. Owner thread, callbacks too.
  */
 PLAIT_API int plait_sendx(struct plait_conn *conn, const struct plait_out *out);
 
@@ -82,7 +99,12 @@ PLAIT_API int plait_sendx(struct plait_conn *conn, const struct plait_out *out);
  * @return 0, PLAIT_E_REPLIED (already, or not a request), PLAIT_E_TOOBIG, PLAIT_E_CLOSED (the requester is gone), PLAIT_E_NOMEM.
  */
 PLAIT_API int plait_reply(struct plait_msg *req, const void *data, size_t len, unsigned flags);
-/** The same with a header part (out->hdr, hdr_len, data, len, flags MORE). */
+/**
+ * The same with a header part, pieces and PLAIT_NOCOPY (out->hdr, hdr_len, data, len or iov, niov, flags, on_done, arg). With PLAIT_NOCOPY
+ * the memory stays plait's until on_done is called: with 0 when the requester has released the reply (or at once, in the next deferred
+ * work, if the bytes had to be copied), or with the reason why the connection has ended. on_done is never called from inside this call.
+ * @return as plait_reply(); PLAIT_E_INVAL (out). Never blocks. Owner thread, callbacks too.
+ */
 PLAIT_API int plait_replyx(struct plait_msg *req, const struct plait_out *out);
 /** Ends a request with an error code instead of a reply: the requester's status. code: a negative plait code, or any
  *  positive number of the user's. @return as plait_reply(), PLAIT_E_INVAL (0). */
@@ -100,6 +122,42 @@ PLAIT_API int plait_msg_refuse(struct plait_msg *msg);
 PLAIT_API struct plait_msg *plait_msg_hold(struct plait_msg *msg);
 /** Releases a held message. A request without a reply is answered with PLAIT_E_NOREPLY. NULL is allowed. Also after the connection has closed. */
 PLAIT_API void plait_msg_release(struct plait_msg *msg);
+
+/**
+ * The pieces that a message's data lies in, one behind the other: one, if msg->data is not NULL; none, if it is empty.
+ * @param[out] iov  valid as long as the message.
+ * @return how many. Of a request that was offered (in place) they may be read until it is replied to: its memory is the requester's
+ *         again then. Never blocks. Owner thread, callbacks too.
+ */
+PLAIT_API int plait_msg_iov(const struct plait_msg *msg, const struct iovec **iov);
+
+/** A long message that is announced, before any of its data has moved (on_offer). Valid during the callback. */
+struct plait_offer {
+    const void *hdr;   /**< the header part, or NULL */
+    uint32_t hdr_len;  /**< bytes */
+    uint32_t kind;     /**< PLAIT_ONEWAY or PLAIT_REQUEST */
+    size_t len;        /**< bytes of data */
+    unsigned pieces;   /**< that the sender's memory consists of; 1 if it is sent through the ring */
+    int in_place;      /**< nonzero: it will be given in place, if nothing else is asked for; zero: it will be copied */
+    struct plait_conn *conn;
+};
+
+/**
+ * The data shall be put into these pieces. Their memory is plait's from here on until on_message has been called for this message, or the
+ * connection has closed; on_message then has it in msg->data, or in plait_msg_iov().
+ * @param iov   copied; together at least offer->len bytes
+ * @param niov  1..PLAIT_IOV_MAX
+ * @return 0; PLAIT_E_INVAL (too small, too many pieces); PLAIT_E_BUSY (it was said before where to put it); PLAIT_E_NOMEM. Never blocks.
+ *         From on_offer only.
+ */
+PLAIT_API int plait_offer_into(struct plait_offer *offer, const struct iovec *iov, unsigned niov);
+/**
+ * The data shall be put into a buffer, also if it could be given in place: the sender is done at once. The message frees the buffer when it
+ * is released.
+ * @param pool  where the buffer is from, which must outlive the message; NULL: memory of plait's.
+ * @return 0; PLAIT_E_BUSY (it was said before where to put it); otherwise as plait_pool_alloc(), and so does it block. From on_offer only.
+ */
+PLAIT_API int plait_offer_copy(struct plait_offer *offer, struct plait_pool *pool);
 
 /** Space in shared memory for a message to be written in place. */
 struct plait_slot {

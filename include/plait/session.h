@@ -32,6 +32,8 @@ struct plait_listener;
 struct plait_session;
 struct plait_conn;
 struct plait_msg;
+struct plait_offer;
+struct plait_pool;
 
 #define PLAIT_MAX_PRIVATE 4096u        /**< most bytes of private data of open, accept and reject */
 #define PLAIT_MAX_CONNS 256u           /**< most connections of one session */
@@ -46,6 +48,10 @@ struct plait_conn_ops {
     /** A request or a one-way message. msg is valid until the callback returns, longer with
      *  plait_msg_hold(). A request that is neither replied to nor held is answered with PLAIT_E_NOREPLY. */
     void (*on_message)(struct plait_conn *conn, struct plait_msg *msg, void *arg);
+    /** A request or one-way message that was offered, or that comes in parts, is announced, once, before any of its data has moved;
+     *  on_message follows when it is there, or on_closed. Say where the data is to be put with plait_offer_into() or plait_offer_copy(), or
+     *  do nothing: then it is given in place, or in a buffer of plait's. offer is valid until the callback returns. */
+    void (*on_offer)(struct plait_conn *conn, struct plait_offer *offer, void *arg);
     /** After a send returned PLAIT_E_AGAIN: there is space again. */
     void (*on_writable)(struct plait_conn *conn, void *arg);
     /** The connection has ended; every pending message has been completed before. */
@@ -58,6 +64,17 @@ struct plait_session_ops {
     void (*on_open)(struct plait_session *s, const void *data, size_t len, void *arg);
     /** The session has ended, or was rejected (why->code PLAIT_E_REJECTED, why->data the service's). */
     void (*on_closed)(struct plait_session *s, const struct plait_reason *why, void *arg);
+};
+
+#define PLAIT_OFFER_MIN 8192u /**< the usual offer_min */
+
+/** What a side does with long messages. PLAIT_TAKE in the environment (auto, place, copy, cma, ring) overrides what the program says. */
+enum plait_take {
+    PLAIT_TAKE_AUTO = 0,  /**< offers what it can, receives in place */
+    PLAIT_TAKE_PLACE = 1, /**< the same */
+    PLAIT_TAKE_COPY = 2,  /**< what is offered to it is copied out of the peer's region */
+    PLAIT_TAKE_CMA = 3,   /**< offers memory to be read with process_vm_readv where the peer can, else through the ring */
+    PLAIT_TAKE_RING = 4,  /**< offers nothing: all it sends goes through the ring */
 };
 
 /** Options of a session, client's side (plait_session_open()) and server's (plait_session_accept()). */
@@ -77,9 +94,12 @@ struct plait_session_opts {
                                    kept by the context for the next one */
     uint32_t open_timeout_ms; /**< client: for the whole opening (5000) */
     uint32_t linger_ms;       /**< how long an orderly close may take before it becomes an abort (5000) */
+    uint32_t offer_min;       /**< bytes: shorter messages are never offered; 0: PLAIT_OFFER_MIN */
+    unsigned take;            /**< enum plait_take: what to do with long messages */
 };
 #define PLAIT_SESSION_OPTS_INIT \
-    { sizeof(struct plait_session_opts), NULL, NULL, NULL, NULL, 0, NULL, 0, 1024, PLAIT_EAGER_MAX, 5000, 5000 }
+    { sizeof(struct plait_session_opts), NULL, NULL, NULL, NULL, 0, NULL, 0, 1024, PLAIT_EAGER_MAX, 5000, 5000, \
+      PLAIT_OFFER_MIN, PLAIT_TAKE_AUTO }
 
 /* ---- client ---- */
 

@@ -101,7 +101,10 @@ static void obey(struct log *log, struct plait_conn *c, struct plait_msg *msg)
         out.hdr_len = PLAIT_HDR_MAX + 1;
         FAILS(plait_replyx(msg, &out), PLAIT_E_TOOBIG);
         out = (struct plait_out)PLAIT_OUT_INIT;
-        out.on_done = on_done;
+        out.on_reply = on_reply;
+        FAILS(plait_replyx(msg, &out), PLAIT_E_INVAL);
+        out = (struct plait_out)PLAIT_OUT_INIT;
+        out.flags = PLAIT_NOCOPY;
         FAILS(plait_replyx(msg, &out), PLAIT_E_INVAL);
         FAILS(plait_reply(msg, NULL, 0, PLAIT_NOCOPY), PLAIT_E_INVAL);
         FAILS(plait_reply(msg, NULL, 0, 0), 0);

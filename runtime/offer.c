@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Offers that come in: checked, announced, delivered in place or copied to where they are wanted. */
+#include "runtime/offer.h"
+
+#include <stdio.h>
+#include <string.h>
+#include "runtime/peermem.h"
+#include "util/err.h"
+
+#define ALIGN8(n) (((n) + 7u) & ~7u)
+
+/* The record in memory that the peer cannot change, and what it names. */
+struct incoming {
+    struct pli_ref_head head;
+    struct pli_ref refs[PLAIT_IOV_MAX];
+    struct pli_pieces place; /* without references */
+    struct iovec iov[PLAIT_IOV_MAX];
+    struct pli_peermem *pm[PLAIT_IOV_MAX];
+    uint64_t total;
+};
+
+/* ---- checks ---- */
+
+/* Only this connection ends. */
+static int refuse(struct plait_conn *c, int code, const char *what)
+{
+    char text[300];
+
+    snprintf(text, sizeof text, "%s: connection %u: an offered message: %s", c->link->who, c->index, what);
+    return pli_conn_event(c, PLI_CEV_ABORT, code, text);
+}
+
+/* NULL, or what is wrong with the record. */
+static const char *read_refs(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const uint8_t *p, struct incoming *in)
+{
+    uint32_t flags = pli_meta_flags(meta), type = pli_meta_type(meta), len = pli_w1_len(w1);
+
+    if (type < PLI_REC_ONEWAY || type > PLI_REC_REPLY || flags & PLI_RF_FRAG || !(flags & PLI_RF_COOKIE))
+        return "its type and flags do not fit";
+    if (type == PLI_REC_REPLY && cookie >> 32)
+        return "a reply with a status";
+    if (len < sizeof in->head)
+        return "it is shorter than the head of its references";
+    p += pli_meta_hdr_len(meta);
+    memcpy(&in->head, p, sizeof in->head); /* once: the peer could change it */
+    if (in->head.count > PLAIT_IOV_MAX)
+        return "it has more references than there may be";
+    if (len != sizeof in->head + in->head.count * sizeof in->refs[0])
+        return "its length does not fit its count of references";
+    if (in->head.receipt && type != PLI_REC_REPLY)
+        return "it asks for a receipt and is no reply";
+    if (in->head.count)
+        memcpy(in->refs, p + sizeof in->head, in->head.count * sizeof in->refs[0]);
+    if (type != PLI_REC_REPLY && pli_conn_window_full(c))
+        return "it is more than the window allows";
+    return NULL;
+}
+
+static int find_ref(struct plait_conn *c, const struct pli_ref *ref, struct incoming *in)
+{
+    struct pli_pieces *pl = &in->place;
+    struct pli_peermem *pm;
+    bool revoked = false;
+
+    if (ref->key == PLI_REF_ADDRESS) /* nobody has been told that this process would read addresses */
+        return refuse(c, PLAIT_E_PROTO, "a reference to an address, which was not agreed");
+    pm = pli_share_peer(c->link, ref->key, &revoked);
+    if (!pm && revoked) /* its sender's connection has ended: its ABORT is behind it in the ring */
+        return refuse(c, PLAIT_E_ABORTED, "the peer has revoked the key of its region");
+    if (!pm)
+        return refuse(c, PLAIT_E_PROTO, "the key of a region that is not shared");
+    if (ref->offset > pm->size || ref->len > pm->size - ref->offset)
+        return refuse(c, PLAIT_E_PROTO, "offset and length of a reference, beyond the end of its region");
+    in->total += ref->len;
+    if (in->total > c->max_msg)
+        return refuse(c, PLAIT_E_PROTO, "its total length, over the maximum");
+    if (!ref->len)
+        return 0;
+    pl->iov[pl->niov++] = (struct iovec){ pm->addr + ref->offset, ref->len };
+    if (!pl->npm || pl->pm[pl->npm - 1] != pm)
+        pl->pm[pl->npm++] = pm;
+    return 0;
+}
+
+/* True: all references are good. False: the connection has ended. */
+static bool find_refs(struct plait_conn *c, struct incoming *in)
+{
+    in->total = 0;
+    in->place.owned = false;
+    in->place.niov = in->place.npm = 0;
+    in->place.iov = in->iov;
+    in->place.pm = in->pm;
+    in->place.pool_buf = in->place.hdr = NULL;
+    for (uint32_t i = 0; i < in->head.count; i++)
+        if (find_ref(c, &in->refs[i], in) < 0 || c->state == PLI_CONN_CLOSED)
+            return false;
+    return true;
+}
+
+/* ---- announcing ---- */
+
+int pli_offer_announce(struct plait_conn *c, struct pli_offer *o)
+{
+    struct plait_ctx *ctx = c->ctx;
+
+    if (!c->ops->on_offer)
+        return 0;
+    c->ops->on_offer(c, &o->pub, c->arg);
+    if (!ctx->forked && c->state != PLI_CONN_CLOSED)
+        return 0;
+    pli_pieces_free(o->place);
+    o->place = NULL;
+    return ctx->forked ? PLAIT_E_FORKED : PLAIT_E_CLOSED;
+}
+
+static int said_before(const struct pli_offer *o)
+{
+    return o->place || o->copy ? pli_fail(PLAIT_E_BUSY, "it was said before where the offered message is to be put") : 0;
+}
+
+int plait_offer_into(struct plait_offer *offer, const struct iovec *iov, unsigned niov)
+{
+    struct pli_offer *o = (struct pli_offer *)offer;
+    size_t len;
+    int rc = said_before(o);
+
+    if (rc < 0)
+        return rc;
+    if (niov < 1 || niov > PLAIT_IOV_MAX)
+        return pli_fail(PLAIT_E_INVAL, "%u pieces for an offered message: 1 to PLAIT_IOV_MAX, %u", niov, PLAIT_IOV_MAX);
+    len = pli_iov_len(iov, niov);
+    if (len < offer->len)
+        return pli_fail(PLAIT_E_INVAL, "pieces of %zu bytes for an offered message of %zu", len, offer->len);
+    o->place = pli_pieces_new(iov, niov, offer->len, offer->hdr, offer->hdr_len);
+    return o->place ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory to remember where an offered message is put");
+}
+
+int plait_offer_copy(struct plait_offer *offer, struct plait_pool *pool)
+{
+    struct pli_offer *o = (struct pli_offer *)offer;
+    int rc = said_before(o);
+
+    if (rc == 0 && pool)
+        rc = pli_pieces_from_pool(&o->place, pool, offer->len, offer->hdr, offer->hdr_len);
+    o->copy |= rc == 0;
+    return rc;
+}
+
+/* ---- delivery ---- */
+
+/* Into the place that somebody named, or a buffer of our own. */
+static int copy(struct plait_conn *c, struct pli_msg *m, const struct incoming *in, struct pli_pieces *to)
+{
+    struct pli_cursor at;
+    uint8_t *buf;
+
+    c->ctx->st.offers_copied++;
+    if (to) {
+        at = (struct pli_cursor){ to->iov, 0 };
+        for (unsigned i = 0; i < in->place.niov; i++)
+            pli_cursor_write(&at, in->iov[i].iov_base, in->iov[i].iov_len);
+        m->place = to;
+        m->flags |= PLI_MSG_PLACED;
+        m->pub.hdr = to->hdr;
+        m->pub.data = to->niov == 1 ? to->iov[0].iov_base : NULL;
+        return 0;
+    }
+    buf = pli_conn_buf_new(c->ctx, ALIGN8(m->pub.hdr_len) + (size_t)in->total + 1);
+    if (!buf)
+        return PLAIT_E_NOMEM;
+    if (m->pub.hdr_len)
+        memcpy(buf, m->pub.hdr, m->pub.hdr_len);
+    m->buf = buf;
+    m->pub.hdr = m->pub.hdr_len ? buf : NULL;
+    m->pub.data = in->total ? buf + ALIGN8(m->pub.hdr_len) : NULL;
+    at = (struct pli_cursor){ in->iov, 0 };
+    pli_cursor_read(&at, buf + ALIGN8(m->pub.hdr_len), (size_t)in->total);
+    return 0;
+}
+
+static void place(struct plait_conn *c, struct pli_msg *m, struct incoming *in)
+{
+    c->ctx->st.offers_placed++;
+    m->place = &in->place;
+    m->flags |= PLI_MSG_PLACED;
+    m->pub.data = in->place.niov == 1 ? in->iov[0].iov_base : NULL;
+}
+
+static int take_reply(struct plait_conn *c, uint64_t cookie, struct pli_msg *m, struct incoming *in)
+{
+    struct pli_req *r = pli_req_find(c, (uint32_t)cookie);
+    struct pli_pieces *into = NULL;
+    int rc = 0;
+
+    if (r && pli_req_kind(r) == PLI_REQ_REPLY)
+        into = pli_req_into(r, (size_t)in->total, m->pub.hdr, m->pub.hdr_len, &rc);
+    m->cookie = in->head.receipt;
+    m->flags = PLI_MSG_RECEIPT;
+    /* on a shared context any thread may release a reply, which is no thread to send a receipt */
+    if (rc == 0 && (into || c->take == PLAIT_TAKE_COPY || c->ctx->shared))
+        rc = copy(c, m, in, into);
+    else if (rc == 0)
+        place(c, m, in);
+    if (rc < 0)
+        return pli_conn_event(c, PLI_CEV_ABORT, rc, "no memory to receive a long reply");
+    return pli_conn_replied(c, m, cookie);
+}
+
+static int take_message(struct plait_conn *c, uint32_t meta, uint64_t cookie, struct pli_msg *m, struct incoming *in)
+{
+    struct pli_offer o = { .copy = false };
+    int rc;
+
+    m->pub.kind = pli_meta_type(meta) == PLI_REC_REQUEST ? PLAIT_REQUEST : PLAIT_ONEWAY;
+    m->cookie = (uint32_t)cookie;
+    m->flags = pli_meta_flags(meta) & PLI_RF_RECEIPT ? PLI_MSG_RECEIPT : 0;
+    if (c->ops->on_offer) {
+        o.pub = (struct plait_offer){ m->pub.hdr, m->pub.hdr_len, m->pub.kind, (size_t)in->total, in->place.niov, c->take != PLAIT_TAKE_COPY, c };
+        rc = pli_offer_announce(c, &o);
+        if (rc < 0)
+            return rc == PLAIT_E_FORKED ? rc : 0;
+    }
+    rc = 0;
+    if (o.place || o.copy || c->take == PLAIT_TAKE_COPY)
+        rc = copy(c, m, in, o.place);
+    else
+        place(c, m, in);
+    if (rc < 0)
+        return pli_conn_event(c, PLI_CEV_ABORT, rc, "no memory to receive a long message");
+    return pli_conn_incoming(c, m);
+}
+
+int pli_offer_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const uint8_t *p)
+{
+    const char *wrong = "it comes inside a long one";
+    struct incoming in;
+    struct pli_msg m;
+
+    if (!c->in.busy)
+        wrong = read_refs(c, meta, w1, cookie, p, &in);
+    if (wrong)
+        return refuse(c, PLAIT_E_PROTO, wrong);
+    if (!find_refs(c, &in))
+        return 0;
+    pli_conn_fill(&m, c, p, pli_meta_hdr_len(meta), NULL, (size_t)in.total);
+    if (pli_meta_type(meta) == PLI_REC_REPLY)
+        return take_reply(c, cookie, &m, &in);
+    return take_message(c, meta, cookie, &m, &in);
+}

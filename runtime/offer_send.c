@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Offering: a record that names where the data lies, in regions that the peer has mapped. The work does not depend on how long it is. */
+#include <stdlib.h>
+#include <string.h>
+#include "runtime/offer.h"
+#include "util/err.h"
+
+/* What goes into the record, and which shares it names. */
+struct draft {
+    struct {
+        struct pli_ref_head head;
+        struct pli_ref refs[PLAIT_IOV_MAX];
+    } rec;
+    uint16_t slots[PLAIT_IOV_MAX];
+    uint32_t nslots;
+};
+
+static void name_share(struct draft *d, const struct pli_share *s)
+{
+    for (uint32_t i = d->nslots; i-- > 0;)
+        if (d->slots[i] == s->slot)
+            return;
+    d->slots[d->nslots++] = s->slot;
+}
+
+/* False: not all of it can be named now. Asks for the regions that the peer does not know yet. */
+static bool name_pieces(struct plait_conn *c, const struct iovec *iov, unsigned niov, struct draft *d)
+{
+    bool all = true, in_region;
+
+    for (unsigned i = 0; i < niov; i++) {
+        const struct pli_share *s;
+
+        if (!iov[i].iov_len)
+            continue;
+        s = pli_share_find(c->link, iov[i].iov_base, iov[i].iov_len, &in_region);
+        if (!s && !in_region)
+            return false;
+        all = all && s;
+        if (!all)
+            continue;
+        d->rec.refs[d->rec.head.count++] = (struct pli_ref){
+            .key = s->key, .len = (uint32_t)iov[i].iov_len, .offset = (uint64_t)((char *)iov[i].iov_base - s->addr),
+        };
+        name_share(d, s);
+    }
+    return all && d->nslots;
+}
+
+int pli_offer_send(struct plait_conn *c, struct pli_txmsg *m, uint32_t index, const struct plait_out *out, bool reply)
+{
+    const struct iovec one = { (void *)(uintptr_t)out->data, out->len };
+    struct pli_txmsg offer = *m;
+    struct draft d;
+    int rc;
+
+    /* PLAIT_TAKE_CMA: nobody is asked yet whether he can read our memory, so it goes through the ring */
+    if (c->take == PLAIT_TAKE_RING || c->take == PLAIT_TAKE_CMA || c->state == PLI_CONN_CLOSED)
+        return 0;
+    d.rec.head = (struct pli_ref_head){ .receipt = reply ? pli_req_cookie(&c->reqs[index]) : 0 };
+    d.nslots = 0;
+    if (!name_pieces(c, out->niov ? out->iov : &one, out->niov ? out->niov : 1, &d))
+        return 0;
+    rc = pli_req_set_shares(c, index, d.slots, d.nslots);
+    if (rc < 0)
+        return rc;
+    offer.meta |= PLI_RF_REF << 8;
+    offer.data = (const uint8_t *)&d.rec;
+    offer.len = sizeof d.rec.head + d.rec.head.count * sizeof d.rec.refs[0];
+    rc = pli_conn_send_or_queue(c, &offer, true, reply, out->flags & PLAIT_MORE);
+    if (rc < 0)
+        return rc;
+    c->ctx->st.offers_sent++;
+    return 1;
+}
+
+int pli_offer_env(unsigned *take)
+{
+    static const char *const names[] = { "auto", "place", "copy", "cma", "ring" };
+    const char *v = getenv("PLAIT_TAKE");
+    uint64_t bytes;
+
+    if (!v || !*v)
+        return pli_share_mapped_max(&bytes);
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(v, names[i]) == 0) {
+            if (take)
+                *take = i;
+            return pli_share_mapped_max(&bytes);
+        }
+    }
+    return pli_fail(PLAIT_E_INVAL, "PLAIT_TAKE is '%s': auto, place, copy, cma or ring", v);
+}

@@ -374,6 +374,7 @@ void pli_conn_fill(struct pli_msg *m, struct plait_conn *c, const void *hdr, uin
 
 /* parts.c: long messages in parts */
 int pli_conn_part_first(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len);
+int pli_conn_whole(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len); /* in one record, but to be announced */
 int pli_conn_part_more(struct plait_conn *c, const void *data, uint32_t len);
 void pli_conn_asm_drop(struct plait_conn *c);
 void pli_conn_asm_forget(struct plait_conn *c, uint32_t cookie); /* the reply that is coming in is not wanted any more */

@@ -64,10 +64,22 @@ static int done(struct plait_conn *c)
     return pli_conn_incoming(c, &m);
 }
 
-/* Where is it wanted? 0; PLAIT_E_NOMEM; PLAIT_E_CLOSED: the connection ended meanwhile. */
+/* Where is it wanted? 0, or as pli_offer_announce(). */
+static int announce(struct plait_conn *c, uint32_t meta, const uint8_t *hdr, size_t len, struct pli_offer *o)
+{
+    uint32_t hdr_len = pli_meta_hdr_len(meta);
+    uint32_t kind = pli_meta_type(meta) == PLI_REC_REQUEST ? PLAIT_REQUEST : PLAIT_ONEWAY;
+
+    o->place = NULL;
+    o->copy = false;
+    o->pub = (struct plait_offer){ hdr_len ? hdr : NULL, hdr_len, kind, len, 1, 0, c };
+    return pli_offer_announce(c, o);
+}
+
+/* Where is it wanted? 0; PLAIT_E_NOMEM; otherwise as pli_offer_announce(). */
 static int find_place(struct plait_conn *c, struct pli_asm *in, const uint8_t *hdr)
 {
-    struct pli_offer o = { .pub = { .hdr = in->hdr_len ? hdr : NULL, .hdr_len = in->hdr_len, .len = in->total, .pieces = 1, .conn = c } };
+    struct pli_offer o;
     struct pli_req *r;
     int rc = 0;
 
@@ -76,8 +88,7 @@ static int find_place(struct plait_conn *c, struct pli_asm *in, const uint8_t *h
         if (r && pli_req_kind(r) == PLI_REQ_REPLY)
             in->place = pli_req_into(r, in->total, hdr, in->hdr_len, &rc);
     } else if (c->ops->on_offer) {
-        o.pub.kind = pli_meta_type(in->meta) == PLI_REC_REQUEST ? PLAIT_REQUEST : PLAIT_ONEWAY;
-        rc = pli_offer_announce(c, &o);
+        rc = announce(c, in->meta, hdr, in->total, &o);
         in->place = o.place;
     }
     if (rc == 0 && !in->place) {
@@ -85,6 +96,33 @@ static int find_place(struct plait_conn *c, struct pli_asm *in, const uint8_t *h
         rc = in->buf ? 0 : PLAIT_E_NOMEM;
     }
     return rc;
+}
+
+int pli_conn_whole(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len)
+{
+    struct pli_cursor to;
+    struct pli_offer o;
+    struct pli_msg m;
+    int rc;
+
+    if (pli_conn_window_full(c))
+        return pli_conn_breach(c, "more messages than the window allows");
+    rc = announce(c, meta, hdr, len, &o);
+    if (rc < 0)
+        return rc == PLAIT_E_FORKED ? rc : 0;
+    pli_conn_fill(&m, c, hdr, pli_meta_hdr_len(meta), data, len);
+    if (o.place) {
+        to = (struct pli_cursor){ o.place->iov, 0 };
+        pli_cursor_write(&to, data, len);
+        m.place = o.place;
+        m.flags = PLI_MSG_PLACED;
+        m.pub.hdr = o.place->hdr;
+        m.pub.data = o.place->niov == 1 ? o.place->iov[0].iov_base : NULL;
+    }
+    m.pub.kind = o.pub.kind;
+    m.cookie = (uint32_t)cookie;
+    m.flags |= meta & PLI_RF_RECEIPT << 8 ? PLI_MSG_RECEIPT : 0;
+    return pli_conn_incoming(c, &m);
 }
 
 int pli_conn_part_first(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len)

@@ -199,6 +199,8 @@ static inline int incoming(struct plait_conn *c, uint32_t meta, uint64_t cookie,
     struct pli_msg m;
     bool is_request = pli_meta_type(meta) == PLI_REC_REQUEST;
 
+    if (__builtin_expect(len >= c->offer_min && c->ops->on_offer, 0))
+        return pli_conn_whole(c, meta, cookie, hdr, data, len);
     c->rx_seen++;
     if (__builtin_expect(pli_conn_seen_since(c, c->rx_released) > c->window, 0)) {
         free(buf);

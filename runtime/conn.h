@@ -74,7 +74,7 @@ struct pli_txmsg {
     struct pli_cursor from; /* instead of data: pieces; what has not been sent yet. The array lies in copy, too. iov NULL: there is data */
     size_t len, sent;    /* bytes of data */
     bool started;        /* its first part is on the way */
-    uint8_t copy[];
+    uint8_t copy[] __attribute__((aligned(8)));
 };
 
 #define PLI_MSG_REPLIED 0x01u

@@ -323,6 +323,7 @@ Test(fault_share, bad_references)
 {
     struct plait_mem *mem = region();
     struct world *w = listening_world();
+    struct pli_ref refs[PLAIT_IOV_MAX];
     struct innocent in;
 
     innocent_start(w, &in);
@@ -338,7 +339,9 @@ Test(fault_share, bad_references)
         srv = &w->srv[w->nsrv - 1];
         share_good(h, 1, mem);
         expect_good(h);
-        send_refs(h, b->type, b->flags, b->cookie, b->receipt, b->count, b->len ? b->len : rec_len(b->count), &b->ref);
+        for (uint32_t k = 0; k < PLAIT_IOV_MAX; k++)
+            refs[k] = b->ref;
+        send_refs(h, b->type, b->flags, b->cookie, b->receipt, b->count, b->len ? b->len : rec_len(b->count), refs);
         WAIT(w, srv->c_closed, 1);
         cr_assert_eq(srv->c_code, PLAIT_E_PROTO, "%s: %s %s", b->what, plait_status_name(srv->c_code), srv->c_text);
         cr_assert_not_null(strstr(srv->c_text, b->word), "%s: no '%s' in: %s", b->what, b->word, srv->c_text);

@@ -12,6 +12,10 @@
 #define LOAD_IN_FLIGHT 32
 #define LOAD_HELD 8
 
+/* Of the modes offers and holds: so many messages in flight, of so many bytes; message n is full of the number n. */
+#define OFFERS 8u
+#define OFFER_LEN 200000u
+
 struct load {
     struct plait_conn *conn;
     uint32_t random;

@@ -4,6 +4,8 @@
  *   session_peer load SEED URI       opens a session and loads it
  *   session_peer idle URI            opens a session and does nothing
  *   session_peer links N URI         N contexts with a session each; the first one is then busy
+ *   session_peer offers URI          sends long messages from a region, as fast as they are released
+ *   session_peer holds URI           holds every message that comes, for ever
  * until it is killed, or its standard input ends. */
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -113,6 +115,87 @@ static int links(int n, const char *uri)
     return run() || open != n;
 }
 
+/* ---- offered messages ---- */
+
+static struct {
+    struct plait_conn *conn;
+    uint64_t *p;
+    uint64_t sent, done;
+} offers;
+
+static void offer_more(void);
+
+static void offer_done(int status, void *arg)
+{
+    (void)arg;
+    offers.done++;
+    if (status == 0)
+        offer_more();
+}
+
+static void offer_more(void)
+{
+    int rc = 0;
+
+    while (rc == 0 && offers.sent - offers.done < OFFERS) {
+        struct plait_out out = PLAIT_OUT_INIT;
+        uint64_t *p = offers.p + offers.sent % (2 * OFFERS) * (OFFER_LEN / 8);
+
+        for (size_t i = 0; i < OFFER_LEN / 8; i++)
+            p[i] = offers.sent;
+        out.flags = PLAIT_NOCOPY;
+        out.data = p;
+        out.len = OFFER_LEN;
+        out.on_done = offer_done;
+        rc = plait_sendx(offers.conn, &out);
+        offers.sent += rc == 0;
+    }
+}
+
+static void offer_open(struct plait_conn *c, void *arg)
+{
+    (void)arg;
+    offers.conn = c;
+    offer_more();
+}
+
+static void offer_writable(struct plait_conn *c, void *arg)
+{
+    (void)c;
+    (void)arg;
+    offer_more();
+}
+
+static void hold_for_ever(struct plait_conn *c, struct plait_msg *m, void *arg)
+{
+    (void)c;
+    (void)arg;
+    (void)!plait_msg_hold(m);
+}
+
+static int offer_or_hold(const char *uri, int hold)
+{
+    static struct plait_conn_ops ops;
+    struct plait_session_opts o = PLAIT_SESSION_OPTS_INIT;
+    struct plait_session *s;
+    struct plait_mem *mem;
+
+    if (hold)
+        ops.on_message = hold_for_ever;
+    else
+        ops.on_open = offer_open;
+    ops.on_writable = offer_writable;
+    o.conn_ops = &ops;
+    o.max_msg = OFFER_LEN;
+    if (plait_mem_alloc(&mem, 2 * OFFERS * OFFER_LEN, NULL) < 0)
+        return fail("allocating a region");
+    offers.p = plait_mem_addr(mem);
+    if (plait_session_open(&s, ctx, uri, &o) < 0 || plait_session_wait(s, -1) < 0)
+        return fail("opening a session");
+    say("open");
+    return run();
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 2 && strcmp(argv[1], "links") == 0)
@@ -126,6 +209,8 @@ int main(int argc, char **argv)
         return serve();
     if (argc > 3 && strcmp(argv[1], "load") == 0)
         return connect_to(argv[3], 0);
+    if (argc > 2 && (strcmp(argv[1], "offers") == 0 || strcmp(argv[1], "holds") == 0))
+        return offer_or_hold(argv[2], argv[1][0] == 'h');
     if (argc > 2 && strcmp(argv[1], "idle") == 0)
         return connect_to(argv[2], 1);
     fprintf(stderr, "usage: see the comment in session_peer.c\n");

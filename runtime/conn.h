@@ -73,6 +73,8 @@ struct pli_txmsg {
     const uint8_t *hdr, *data; /* into copy, or the user's (PLAIT_NOCOPY) */
     struct pli_cursor from; /* instead of data: pieces; what has not been sent yet. The array lies in copy, too. iov NULL: there is data */
     size_t len, sent;    /* bytes of data */
+    struct plait_mem **mems; /* regions that the data lies in, held: its user may release them before it is sent. In copy, too */
+    unsigned nmems;
     bool started;        /* its first part is on the way */
     uint8_t copy[] __attribute__((aligned(8)));
 };

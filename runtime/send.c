@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/conn.h"
+#include "runtime/mem.h"
 #include "runtime/offer.h"
 #include "util/err.h"
 
@@ -98,10 +99,16 @@ static unsigned pieces_left(const struct pli_txmsg *m)
     return n;
 }
 
+/* Of data that stays with the user. */
+static size_t queued_pieces(const struct pli_txmsg *m)
+{
+    return m->from.iov ? pieces_left(m) * (sizeof(struct iovec) + sizeof(struct plait_mem *)) : sizeof(struct plait_mem *);
+}
+
 /* Space to queue m in, with a copy of its bytes unless they stay with the user. */
 static struct pli_txmsg *queue_entry(const struct pli_txmsg *m, bool copy)
 {
-    size_t rest = copy ? m->len - m->sent : m->from.iov ? pieces_left(m) * sizeof(struct iovec) : 0;
+    size_t rest = copy ? m->len - m->sent : queued_pieces(m);
     struct pli_txmsg *q = malloc(sizeof *q + queued_hdr(m) + rest);
 
     if (!q)
@@ -124,6 +131,38 @@ static void copy_rest(struct pli_txmsg *q, struct pli_txmsg *m, uint8_t *to)
     q->sent = 0;
 }
 
+static void hold_mem(struct pli_txmsg *q, const void *p, size_t len)
+{
+    struct plait_mem *mem = len ? pli_mem_find(p, len) : NULL;
+
+    if (mem)
+        q->mems[q->nmems++] = mem;
+}
+
+/* The data stays where it is: q gets the array of its pieces, and holds the regions. */
+static void keep_pieces(struct pli_txmsg *q, const struct pli_txmsg *m, uint8_t *to)
+{
+    unsigned n = m->from.iov ? pieces_left(m) : 0;
+    struct iovec *iov = (struct iovec *)(void *)to;
+
+    q->mems = (struct plait_mem **)(void *)(iov + n);
+    if (!n) {
+        hold_mem(q, m->data, m->len);
+        return;
+    }
+    q->from.iov = iov;
+    memcpy(iov, m->from.iov, n * sizeof *iov);
+    for (unsigned i = 0; i < n; i++)
+        hold_mem(q, iov[i].iov_base, iov[i].iov_len);
+}
+
+static void txmsg_free(struct pli_txmsg *q)
+{
+    for (unsigned i = 0; i < q->nmems; i++)
+        pli_mem_put(q->mems[i]);
+    free(q);
+}
+
 /* Queues what is left of m in q, which was made for as much or more; NULL: makes it. */
 static int enqueue_rest(struct plait_conn *c, struct pli_txmsg *m, bool copy, struct pli_txmsg *q)
 {
@@ -138,12 +177,10 @@ static int enqueue_rest(struct plait_conn *c, struct pli_txmsg *m, bool copy, st
     if (hdr)
         memcpy(q->copy, m->hdr, m->hdr_len);
     q->hdr = q->copy;
-    if (copy) {
+    if (copy)
         copy_rest(q, m, q->copy + hdr);
-    } else if (m->from.iov) {
-        q->from.iov = (const struct iovec *)(void *)(q->copy + hdr);
-        memcpy(q->copy + hdr, m->from.iov, pieces_left(m) * sizeof(struct iovec));
-    }
+    else
+        keep_pieces(q, m, q->copy + hdr);
     enqueue(c, q);
     return 0;
 }
@@ -215,7 +252,7 @@ void pli_conn_pump(struct plait_conn *c)
         }
         pli_list_remove(node);
         c->ntxq--;
-        free(m);
+        txmsg_free(m);
     }
     if (c->state == PLI_CONN_CLOSED)
         return;
@@ -232,7 +269,7 @@ void pli_conn_txq_drop(struct plait_conn *c)
     struct pli_list *node;
 
     while ((node = pli_list_pop_front(&c->txq)) != NULL)
-        free(pli_container_of(node, struct pli_txmsg, node));
+        txmsg_free(pli_container_of(node, struct pli_txmsg, node));
     c->ntxq = 0;
     pli_list_remove(&c->queued);
     pli_list_remove(&c->blocked_on);

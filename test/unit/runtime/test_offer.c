@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Messages that are offered and received in place: who has the memory when, and until when. */
+#include <pthread.h>
 #include "runtime/mem.h"
 #include "test/unit/runtime/offer_util.h"
 
@@ -241,15 +242,63 @@ Test(offer, released_before_it_is_known)
         struct plait_out out = nocopy(plait_mem_addr(mem), 60000, &o);
 
         FAILS(plait_sendx(cli.conn[0], &out), 0);
-        if (i % 2)
-            WAIT(w, o.n, i + 1);
-        else
-            o.n += 0;
-        /* its message may be queued: a region that is released is not unmapped before its message is done, as the manual wants it */
+        plait_mem_release(mem); /* its message may be queued */
         WAIT(w, o.n, i + 1);
-        plait_mem_release(mem);
     }
     settle(w);
+    cr_assert_eq(ctx_stats(w->ctx[0]).mapped_bytes, 0);
+    end_session(w, &cli);
+    end_world(w);
+}
+
+/* Another thread makes regions and releases them, while this one sends from them. */
+#define THREADED 3000u
+static _Atomic(struct plait_mem *) made, used;
+
+static void *make_and_release(void *arg)
+{
+    struct plait_mem *mem;
+
+    for (unsigned i = 0; i < THREADED; i++) {
+        cr_assert_eq(plait_mem_alloc(&mem, 16 * KIB, NULL), 0);
+        atomic_store(&made, mem);
+        while (!(mem = atomic_exchange(&used, NULL)))
+            sched_yield();
+        plait_mem_release(mem);
+    }
+    return arg;
+}
+
+Test(offer, released_by_another_thread)
+{
+    struct world *w = listening_world();
+    struct outcome o = { 0 };
+    unsigned sent = 0, accepted = 0;
+    pthread_t thread;
+    struct log cli;
+
+    open_session(w, &cli, NULL);
+    cr_assert_eq(pthread_create(&thread, NULL, make_and_release, NULL), 0);
+    while (sent < THREADED) {
+        struct plait_mem *mem = atomic_exchange(&made, NULL);
+
+        poll_all(w);
+        if (!mem)
+            continue;
+        for (unsigned i = 0; i < 1 + sent % 4; i++) {
+            struct plait_out out = nocopy(plait_mem_addr(mem), 16 * KIB, &o);
+
+            accepted += plait_sendx(cli.conn[0], &out) == 0;
+            for (unsigned k = 0; k < sent % 3; k++)
+                poll_all(w);
+        }
+        atomic_store(&used, mem); /* in flight, known or not */
+        sent++;
+    }
+    pthread_join(thread, NULL);
+    WAIT(w, o.n, accepted);
+    for (int i = 0; i < 100 && ctx_stats(w->ctx[0]).mapped_bytes; i++)
+        settle(w);
     cr_assert_eq(ctx_stats(w->ctx[0]).mapped_bytes, 0);
     end_session(w, &cli);
     end_world(w);

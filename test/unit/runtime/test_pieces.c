@@ -260,6 +260,43 @@ Test(pieces, queued)
     free(p);
 }
 
+/* What waits keeps its region, which its user gives up at once. */
+Test(pieces, queued_from_a_region)
+{
+    struct world *w = listening_world();
+    struct expect e = { .len = 8000000, .seed = 3, .pieces = 1 };
+    struct outcome o = { 0 };
+    struct log cli, *srv;
+
+    w->on_msg = check;
+    srv = open_long(w, &cli);
+    srv->user = &e;
+    for (unsigned i = 0; i < 10; i++) {
+        struct plait_mem *mem = new_region(QSIZE);
+        struct iovec iov[100];
+        struct plait_out out = gathered(iov, i % 2 ? 100 : 1, PLAIT_NOCOPY, &o);
+
+        cut(iov, out.niov, plait_mem_addr(mem), QSIZE, e.len, 3);
+        if (i % 4 < 2) {
+            out.iov = NULL;
+            out.niov = 0;
+            cut(iov, 1, plait_mem_addr(mem), QSIZE, e.len, 3);
+            out.data = iov[0].iov_base;
+            out.len = iov[0].iov_len;
+        }
+        FAILS(plait_sendx(cli.conn[0], &out), 0);
+        cr_assert_eq(conn_info(cli.conn[0]).queued, 1, "it must not fit");
+        plait_mem_release(mem);
+        WAIT(w, o.n, i + 1);
+        cr_assert_eq(o.status, 0);
+    }
+    cr_assert_eq(e.n, 10);
+    settle(w);
+    cr_assert_eq(ctx_stats(w->ctx[0]).mapped_bytes, 0);
+    end_session(w, &cli);
+    end_world(w);
+}
+
 Test(pieces, wrong_arguments)
 {
     struct world *w = listening_world();

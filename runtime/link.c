@@ -44,6 +44,7 @@ static void link_free(struct pli_link *link)
     while ((node = pli_list_pop_front(&link->ctl)) != NULL)
         free(pli_container_of(node, struct pli_ctl_rec, node));
     pli_shares_end(link);
+    pli_cma_close(&link->cma);
     free(link->chans);
     free(link);
 }
@@ -265,6 +266,7 @@ static struct pli_link *link_new(struct plait_ctx *ctx)
     pli_list_init(&link->ctl);
     pli_list_init(&link->held);
     pli_timer_init(&link->timer, timer_fn);
+    pli_cma_init(&link->cma);
     pli_timer_init(&link->last_words, last_words_fn);
     pli_defer_init(&link->down, down_fn);
     pli_defer_init(&link->reap, reap_fn);

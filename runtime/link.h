@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 #include "runtime/channel.h"
+#include "runtime/cma.h"
 #include "runtime/loop.h"
 #include "runtime/peeraddr.h"
 #include "runtime/share.h"
@@ -88,6 +89,7 @@ struct pli_link {
     int code;                     /* why it is going down */
     char text[512];
     char who[96];                 /* the peer, for messages */
+    struct pli_cma cma;
     struct pli_shares shares;
 };
 

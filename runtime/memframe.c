@@ -17,6 +17,9 @@ int pli_mem_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fd
     case PLI_MEM_SHARED:
     case PLI_MEM_REVOKE:
         return pli_share_frame(link, msg, fds);
+    case PLI_MEM_PROBE:
+    case PLI_MEM_PROBED:
+        return pli_cma_frame(link, msg, fds);
     default:
         return refuse(link, msg, fds);
     }

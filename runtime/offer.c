@@ -3,6 +3,7 @@
 #include "runtime/offer.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "runtime/peermem.h"
 #include "util/err.h"
@@ -17,6 +18,7 @@ struct incoming {
     struct iovec iov[PLAIT_IOV_MAX];
     struct pli_peermem *pm[PLAIT_IOV_MAX];
     uint64_t total;
+    bool addresses; /* iov names the peer's memory, not ours */
 };
 
 /* ---- checks ---- */
@@ -56,14 +58,35 @@ static const char *read_refs(struct plait_conn *c, uint32_t meta, uint64_t w1, u
     return NULL;
 }
 
+static int add_length(struct plait_conn *c, const struct pli_ref *ref, struct incoming *in)
+{
+    in->total += ref->len;
+    return in->total > c->max_msg ? refuse(c, PLAIT_E_PROTO, "its total length, over the maximum") : 0;
+}
+
+/* The address itself is the peer's word about its own memory: reading it finds out. */
+static int find_address(struct plait_conn *c, const struct pli_ref *ref, struct incoming *in)
+{
+    if (!c->link->cma.may_read) /* nobody has been told that this process would read addresses */
+        return refuse(c, PLAIT_E_PROTO, "a reference to an address, which was not agreed");
+    if (!in->addresses && in->place.niov)
+        return refuse(c, PLAIT_E_PROTO, "references to regions and to addresses in one message");
+    in->addresses = true;
+    if (ref->len)
+        in->place.iov[in->place.niov++] = (struct iovec){ (void *)(uintptr_t)ref->offset, ref->len };
+    return add_length(c, ref, in);
+}
+
 static int find_ref(struct plait_conn *c, const struct pli_ref *ref, struct incoming *in)
 {
     struct pli_pieces *pl = &in->place;
     struct pli_peermem *pm;
     bool revoked = false;
 
-    if (ref->key == PLI_REF_ADDRESS) /* nobody has been told that this process would read addresses */
-        return refuse(c, PLAIT_E_PROTO, "a reference to an address, which was not agreed");
+    if (ref->key == PLI_REF_ADDRESS)
+        return find_address(c, ref, in);
+    if (in->addresses)
+        return refuse(c, PLAIT_E_PROTO, "references to regions and to addresses in one message");
     pm = pli_share_peer(c->link, ref->key, &revoked);
     if (!pm && revoked) /* its sender's connection has ended: its ABORT is behind it in the ring */
         return refuse(c, PLAIT_E_ABORTED, "the peer has revoked the key of its region");
@@ -71,9 +94,8 @@ static int find_ref(struct plait_conn *c, const struct pli_ref *ref, struct inco
         return refuse(c, PLAIT_E_PROTO, "the key of a region that is not shared");
     if (ref->offset > pm->size || ref->len > pm->size - ref->offset)
         return refuse(c, PLAIT_E_PROTO, "offset and length of a reference, beyond the end of its region");
-    in->total += ref->len;
-    if (in->total > c->max_msg)
-        return refuse(c, PLAIT_E_PROTO, "its total length, over the maximum");
+    if (add_length(c, ref, in) < 0)
+        return PLAIT_E_PROTO;
     if (!ref->len)
         return 0;
     pl->iov[pl->niov++] = (struct iovec){ pm->addr + ref->offset, ref->len };
@@ -86,6 +108,7 @@ static int find_ref(struct plait_conn *c, const struct pli_ref *ref, struct inco
 static bool find_refs(struct plait_conn *c, struct incoming *in)
 {
     in->total = 0;
+    in->addresses = false;
     in->place.owned = false;
     in->place.niov = in->place.npm = 0;
     in->place.iov = in->iov;
@@ -148,17 +171,34 @@ int plait_offer_copy(struct plait_offer *offer, struct plait_pool *pool)
 
 /* ---- delivery ---- */
 
+/* From the peer's regions, or out of its memory. */
+static int fetch(struct plait_conn *c, const struct incoming *in, const struct iovec *to, unsigned n)
+{
+    struct pli_cursor at = { to, 0 };
+
+    if (in->addresses) {
+        c->ctx->st.offers_cma++;
+        return in->total ? pli_cma_read(c->link, in->iov, in->place.niov, to, n, (size_t)in->total) : 0;
+    }
+    c->ctx->st.offers_copied++;
+    for (unsigned i = 0; i < in->place.niov; i++)
+        pli_cursor_write(&at, in->iov[i].iov_base, in->iov[i].iov_len);
+    return 0;
+}
+
 /* Into the place that somebody named, or a buffer of our own. */
 static int copy(struct plait_conn *c, struct pli_msg *m, const struct incoming *in, struct pli_pieces *to)
 {
-    struct pli_cursor at;
+    struct iovec whole;
     uint8_t *buf;
+    int rc;
 
-    c->ctx->st.offers_copied++;
     if (to) {
-        at = (struct pli_cursor){ to->iov, 0 };
-        for (unsigned i = 0; i < in->place.niov; i++)
-            pli_cursor_write(&at, in->iov[i].iov_base, in->iov[i].iov_len);
+        rc = fetch(c, in, to->iov, to->niov);
+        if (rc < 0) {
+            pli_pieces_free(to);
+            return rc;
+        }
         m->place = to;
         m->flags |= PLI_MSG_PLACED;
         m->pub.hdr = to->hdr;
@@ -167,14 +207,18 @@ static int copy(struct plait_conn *c, struct pli_msg *m, const struct incoming *
     }
     buf = pli_conn_buf_new(c->ctx, ALIGN8(m->pub.hdr_len) + (size_t)in->total + 1);
     if (!buf)
-        return PLAIT_E_NOMEM;
+        return pli_fail(PLAIT_E_NOMEM, "no memory to receive a message of %llu bytes", (unsigned long long)in->total);
+    whole = (struct iovec){ buf + ALIGN8(m->pub.hdr_len), (size_t)in->total };
+    rc = fetch(c, in, &whole, 1);
+    if (rc < 0) {
+        free(buf);
+        return rc;
+    }
     if (m->pub.hdr_len)
         memcpy(buf, m->pub.hdr, m->pub.hdr_len);
     m->buf = buf;
     m->pub.hdr = m->pub.hdr_len ? buf : NULL;
     m->pub.data = in->total ? buf + ALIGN8(m->pub.hdr_len) : NULL;
-    at = (struct pli_cursor){ in->iov, 0 };
-    pli_cursor_read(&at, buf + ALIGN8(m->pub.hdr_len), (size_t)in->total);
     return 0;
 }
 
@@ -184,6 +228,15 @@ static void place(struct plait_conn *c, struct pli_msg *m, struct incoming *in)
     m->place = &in->place;
     m->flags |= PLI_MSG_PLACED;
     m->pub.data = in->place.niov == 1 ? in->iov[0].iov_base : NULL;
+}
+
+/* It could not be received; the text is in pli_err_text(). */
+static int end(struct plait_conn *c, int rc)
+{
+    char text[400];
+
+    snprintf(text, sizeof text, "%s", pli_err_text());
+    return pli_conn_event(c, PLI_CEV_ABORT, rc, text);
 }
 
 static int take_reply(struct plait_conn *c, uint64_t cookie, struct pli_msg *m, struct incoming *in)
@@ -197,12 +250,12 @@ static int take_reply(struct plait_conn *c, uint64_t cookie, struct pli_msg *m, 
     m->cookie = in->head.receipt;
     m->flags = PLI_MSG_RECEIPT;
     /* on a shared context any thread may release a reply, which is no thread to send a receipt */
-    if (rc == 0 && (into || c->take == PLAIT_TAKE_COPY || c->ctx->shared))
+    if (rc == 0 && (into || in->addresses || c->take == PLAIT_TAKE_COPY || c->ctx->shared))
         rc = copy(c, m, in, into);
     else if (rc == 0)
         place(c, m, in);
     if (rc < 0)
-        return pli_conn_event(c, PLI_CEV_ABORT, rc, "no memory to receive a long reply");
+        return end(c, rc);
     return pli_conn_replied(c, m, cookie);
 }
 
@@ -215,18 +268,18 @@ static int take_message(struct plait_conn *c, uint32_t meta, uint64_t cookie, st
     m->cookie = (uint32_t)cookie;
     m->flags = pli_meta_flags(meta) & PLI_RF_RECEIPT ? PLI_MSG_RECEIPT : 0;
     if (c->ops->on_offer) {
-        o.pub = (struct plait_offer){ m->pub.hdr, m->pub.hdr_len, m->pub.kind, (size_t)in->total, in->place.niov, c->take != PLAIT_TAKE_COPY, c };
+        o.pub = (struct plait_offer){ m->pub.hdr, m->pub.hdr_len, m->pub.kind, (size_t)in->total, in->place.niov, !in->addresses && c->take != PLAIT_TAKE_COPY, c };
         rc = pli_offer_announce(c, &o);
         if (rc < 0)
             return rc == PLAIT_E_FORKED ? rc : 0;
     }
     rc = 0;
-    if (o.place || o.copy || c->take == PLAIT_TAKE_COPY)
+    if (o.place || o.copy || in->addresses || c->take == PLAIT_TAKE_COPY)
         rc = copy(c, m, in, o.place);
     else
         place(c, m, in);
     if (rc < 0)
-        return pli_conn_event(c, PLI_CEV_ABORT, rc, "no memory to receive a long message");
+        return end(c, rc);
     return pli_conn_incoming(c, m);
 }
 

@@ -47,21 +47,45 @@ static bool name_pieces(struct plait_conn *c, const struct iovec *iov, unsigned 
     return all && d->nslots;
 }
 
+/* By their addresses: the peer reads them there. */
+static void name_addresses(const struct iovec *iov, unsigned niov, struct draft *d)
+{
+    d->nslots = d->rec.head.count = 0;
+    for (unsigned i = 0; i < niov; i++) {
+        if (iov[i].iov_len)
+            d->rec.refs[d->rec.head.count++] = (struct pli_ref){
+                .key = PLI_REF_ADDRESS, .len = (uint32_t)iov[i].iov_len, .offset = (uintptr_t)iov[i].iov_base,
+            };
+    }
+}
+
+/* True: the message can be offered, as d says. */
+static bool name_data(struct plait_conn *c, const struct iovec *iov, unsigned niov, size_t len, struct draft *d)
+{
+    d->nslots = 0;
+    if (c->take != PLAIT_TAKE_CMA && name_pieces(c, iov, niov, d))
+        return true;
+    if (!pli_cma_wanted(c->link, len, c->take == PLAIT_TAKE_CMA))
+        return false;
+    name_addresses(iov, niov, d);
+    return true;
+}
+
 int pli_offer_send(struct plait_conn *c, struct pli_txmsg *m, uint32_t index, const struct plait_out *out, bool reply)
 {
     const struct iovec one = { (void *)(uintptr_t)out->data, out->len };
+    const struct iovec *iov = out->niov ? out->iov : &one;
+    unsigned niov = out->niov ? out->niov : 1;
     struct pli_txmsg offer = *m;
     struct draft d;
     int rc;
 
-    /* PLAIT_TAKE_CMA: nobody is asked yet whether he can read our memory, so it goes through the ring */
-    if (c->take == PLAIT_TAKE_RING || c->take == PLAIT_TAKE_CMA || c->state == PLI_CONN_CLOSED)
+    if (c->take == PLAIT_TAKE_RING || c->state == PLI_CONN_CLOSED)
         return 0;
     d.rec.head = (struct pli_ref_head){ .receipt = reply ? pli_req_cookie(&c->reqs[index]) : 0 };
-    d.nslots = 0;
-    if (!name_pieces(c, out->niov ? out->iov : &one, out->niov ? out->niov : 1, &d))
+    if (!name_data(c, iov, niov, pli_iov_len(iov, niov), &d))
         return 0;
-    rc = pli_req_set_shares(c, index, d.slots, d.nslots);
+    rc = d.nslots ? pli_req_set_shares(c, index, d.slots, d.nslots) : 0;
     if (rc < 0)
         return rc;
     offer.meta |= PLI_RF_REF << 8;

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "runtime/cma.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "runtime/link.h"
+#include "util/clock.h"
+#include "util/copy.h"
+#include "util/err.h"
+#include "util/log.h"
+
+#define PROBE_LEN (256u << 10)
+#define PROBE_SHORT 4096u
+#define PROBE_TRIES 4 /* the best of them counts: the first fills caches */
+#define PIECES 64u    /* for one call */
+
+/* ---- what peers may read to find out ---- */
+
+static uint8_t probe[PROBE_LEN] __attribute__((aligned(4096)));
+static pthread_once_t probe_once = PTHREAD_ONCE_INIT;
+
+static void fill_probe(void)
+{
+    memset(probe, 0x5a, sizeof probe); /* pages of its own */
+    if (getrandom(probe, PLI_ID_LEN, 0) != PLI_ID_LEN)
+        snprintf((char *)probe, PLI_ID_LEN, "%d-%" PRIu64, (int)getpid(), pli_clock_now());
+}
+
+void pli_cma_init(struct pli_cma *cma)
+{
+    memset(cma, 0, sizeof *cma);
+    cma->pidfd = -1;
+}
+
+void pli_cma_close(struct pli_cma *cma)
+{
+    if (cma->pidfd >= 0)
+        close(cma->pidfd);
+    pli_cma_init(cma);
+}
+
+void pli_cma_ask(struct pli_link *link)
+{
+    struct pli_wire_msg msg = { .type = PLI_WIRE_MEM };
+    int rc;
+
+    if (link->cma.peer_reads != PLI_CMA_UNKNOWN)
+        return;
+    link->cma.peer_reads = link->is_unix ? PLI_CMA_ASKED : PLI_CMA_NO;
+    if (!link->is_unix)
+        return;
+    pthread_once(&probe_once, fill_probe);
+    msg.mem.op = PLI_MEM_PROBE;
+    msg.mem.addr = (uintptr_t)probe;
+    msg.mem.len = sizeof probe;
+    memcpy(msg.mem.sid, probe, PLI_ID_LEN);
+    rc = pli_channel_send(&link->ch, &msg, NULL);
+    if (rc < 0)
+        pli_link_send_failed(link, rc);
+}
+
+bool pli_cma_wanted(struct pli_link *link, uint64_t len, bool always)
+{
+    pli_cma_ask(link);
+    return link->cma.peer_reads == PLI_CMA_YES && (always || len >= link->cma.min);
+}
+
+/* ---- reading ---- */
+
+static int read_failed(struct pli_link *link, int err)
+{
+    switch (err) {
+    case ESRCH:
+        return pli_fail(PLAIT_E_PEERDIED, "%s has no memory any more: it has ended", link->who);
+    case EPERM:
+        return pli_fail(PLAIT_E_PERM, "the memory of %s may not be read (process_vm_readv): another user namespace, "
+                        "/proc/sys/kernel/yama/ptrace_scope, or it is not dumpable", link->who);
+    case EFAULT:
+        return pli_fail(PLAIT_E_BADPEER, "%s offers memory that it does not have", link->who);
+    case ENOMEM:
+        return pli_fail(PLAIT_E_NOMEM, "no memory in the kernel to read the memory of %s", link->who);
+    default:
+        errno = err;
+        return pli_fail_errno("process_vm_readv from %s", link->who);
+    }
+}
+
+/* A walk over pieces: the next ones, as many as one call takes, and of at most limit bytes. */
+struct walk {
+    const struct iovec *v;
+    unsigned n;
+    size_t at; /* into the first */
+};
+
+static unsigned next_pieces(const struct walk *w, struct iovec *out, size_t limit, size_t *bytes)
+{
+    size_t at = w->at, sum = 0;
+    unsigned i, n = 0;
+
+    for (i = 0; i < w->n && n < PIECES && sum < limit; i++, at = 0) {
+        size_t len = w->v[i].iov_len - at;
+
+        if (len > limit - sum)
+            len = limit - sum;
+        if (len == 0)
+            continue;
+        out[n].iov_base = (char *)w->v[i].iov_base + at;
+        out[n++].iov_len = len;
+        sum += len;
+    }
+    *bytes = sum;
+    return n;
+}
+
+static void advance(struct walk *w, size_t bytes)
+{
+    while (w->n > 0 && bytes >= w->v->iov_len - w->at) {
+        bytes -= w->v->iov_len - w->at;
+        w->at = 0;
+        w->v++;
+        w->n--;
+    }
+    w->at += bytes;
+}
+
+static bool still_lives(const struct pli_cma *cma)
+{
+    struct pollfd p = { .fd = cma->pidfd, .events = POLLIN };
+
+    return cma->pidfd < 0 || poll(&p, 1, 0) == 0; /* readable: it has ended */
+}
+
+static pid_t peer_process(const struct pli_link *link)
+{
+    return link->pid ? link->pid : link->peer.pid;
+}
+
+int pli_cma_read(struct pli_link *link, const struct iovec *from, unsigned nfrom, const struct iovec *into, unsigned ninto, size_t len)
+{
+    struct walk there = { from, nfrom, 0 }, here = { into, ninto, 0 };
+    struct iovec remote[PIECES], local[PIECES];
+
+    if (!link->cma.may_read)
+        return pli_fail(PLAIT_E_PROTO, "%s offers addresses, which were never agreed on", link->who);
+    while (len > 0) {
+        size_t some, bytes;
+        unsigned nlocal = next_pieces(&here, local, len, &some);
+        unsigned nremote = next_pieces(&there, remote, some, &bytes);
+        ssize_t got;
+
+        if (bytes < some)
+            nlocal = next_pieces(&here, local, bytes, &some);
+        got = process_vm_readv(peer_process(link), local, nlocal, remote, nremote, 0);
+        if (got < 0)
+            return read_failed(link, errno);
+        if (got == 0)
+            return read_failed(link, EFAULT);
+        /* less than asked for: the next call says why, or goes on */
+        advance(&here, (size_t)got);
+        advance(&there, (size_t)got);
+        len -= (size_t)got;
+    }
+    /* a process that ended meanwhile may have left its number to another one: what was read is nobody's word then */
+    return still_lives(&link->cma) ? 0 : read_failed(link, ESRCH);
+}
+
+/* ---- finding out ---- */
+
+/* Best time in ns of some readings of len bytes, or a negative code. */
+static int64_t time_reading(struct pli_link *link, uint64_t addr, size_t len, void *buf)
+{
+    struct iovec from = { (void *)(uintptr_t)addr, len }, into = { buf, len };
+    int64_t best = INT64_MAX;
+
+    for (int i = 0; i < PROBE_TRIES; i++) {
+        uint64_t t0 = pli_clock_now();
+        int rc = pli_cma_read(link, &from, 1, &into, 1, len);
+        int64_t t = (int64_t)(pli_clock_now() - t0);
+
+        if (rc < 0)
+            return rc;
+        best = t < best ? t : best;
+    }
+    return best;
+}
+
+/* What the ring takes is what its slower side takes, a copy; both sides copy at the same time. */
+static int64_t time_copying(uint8_t *to, const uint8_t *from, size_t len)
+{
+    int64_t best = INT64_MAX;
+
+    for (int i = 0; i < PROBE_TRIES; i++) {
+        uint64_t t0 = pli_clock_now();
+
+        pli_copy(to, from, len);
+        __asm__ volatile("" : : "r"(to) : "memory");
+        int64_t t = (int64_t)(pli_clock_now() - t0);
+        best = t < best ? t : best;
+    }
+    return best > 0 ? best : 1;
+}
+
+/* From how many bytes on is reading faster than the ring? Both take a time that grows evenly; reading also one for the call. */
+static uint64_t break_even(int64_t read_short, int64_t read_long, int64_t copy_long)
+{
+    double per_byte = (double)(read_long - read_short) / (PROBE_LEN - PROBE_SHORT);
+    double call = (double)read_short - per_byte * PROBE_SHORT;
+    double gain = (double)copy_long / PROBE_LEN - per_byte;
+
+    if (gain <= 0 || call / gain > (double)PLAIT_MSG_MAX)
+        return PLI_CMA_NEVER;
+    return call > 0 ? (uint64_t)(call / gain) : 0;
+}
+
+/* PLAIT_CMA_MIN: bytes, or "never". */
+static uint64_t overridden(uint64_t min)
+{
+    const char *e = getenv("PLAIT_CMA_MIN");
+    unsigned long long v;
+    char *end;
+
+    if (!e || !*e)
+        return min;
+    if (strcmp(e, "never") == 0)
+        return PLI_CMA_NEVER;
+    errno = 0;
+    v = strtoull(e, &end, 10);
+    if (*end || errno || *e < '0' || *e > '9') {
+        pli_warn("PLAIT_CMA_MIN='%s' is not a number of bytes or 'never': what was measured counts", e);
+        return min;
+    }
+    return v;
+}
+
+/* May this process read there, and does it pay? */
+static int try_it(struct pli_link *link, const struct pli_wire_msg *msg, uint64_t *min)
+{
+    uint8_t *buf = malloc(2 * PROBE_LEN);
+    int64_t read_short, read_long;
+    int rc = 0;
+
+    if (!buf)
+        return pli_fail(PLAIT_E_NOMEM, "no memory to try reading the peer's");
+    memset(buf, 1, 2 * PROBE_LEN);
+    link->cma.may_read = true;
+    read_short = time_reading(link, msg->mem.addr, PROBE_SHORT, buf);
+    read_long = read_short < 0 ? read_short : time_reading(link, msg->mem.addr, PROBE_LEN, buf);
+    if (read_long < 0)
+        rc = (int)read_long;
+    else if (memcmp(buf, msg->mem.sid, PLI_ID_LEN) != 0)
+        rc = pli_fail(PLAIT_E_PERM, "process %d is another one here than for %s: they number processes differently", (int)peer_process(link), link->who);
+    else
+        *min = overridden(break_even(read_short, read_long, time_copying(buf + PROBE_LEN, buf, PROBE_LEN)));
+    link->cma.may_read = rc == 0;
+    free(buf);
+    return rc;
+}
+
+static int on_probe(struct pli_link *link, const struct pli_wire_msg *msg)
+{
+    struct pli_wire_msg answer = { .type = PLI_WIRE_MEM };
+    uint64_t min = PLI_CMA_NEVER;
+    const char *text = "";
+    int rc;
+
+    if (msg->mem.len != PROBE_LEN || link->cma.pidfd >= 0 || link->cma.may_read)
+        return pli_link_breach(link, "MEM PROBE of %llu bytes, or for the second time", (unsigned long long)msg->mem.len);
+    link->cma.pidfd = (int)syscall(SYS_pidfd_open, peer_process(link), 0); /* -1 before Linux 5.3 */
+    rc = try_it(link, msg, &min);
+    if (rc < 0) {
+        text = pli_err_text();
+        link->ctx->st.cma_refused++;
+    }
+    answer.mem.op = PLI_MEM_PROBED;
+    answer.mem.code = rc;
+    answer.mem.len = min;
+    answer.mem.text.p = text;
+    answer.mem.text.len = (uint32_t)strlen(text);
+    rc = pli_channel_send(&link->ch, &answer, NULL);
+    return rc < 0 ? pli_link_send_failed(link, rc) : 0;
+}
+
+static int on_probed(struct pli_link *link, const struct pli_wire_msg *msg)
+{
+    if (link->cma.peer_reads != PLI_CMA_ASKED)
+        return pli_link_breach(link, "MEM PROBED without a question");
+    link->cma.peer_reads = msg->mem.code < 0 ? PLI_CMA_NO : PLI_CMA_YES;
+    link->cma.min = msg->mem.len;
+    if (msg->mem.code < 0)
+        pli_info("%s cannot read this process's memory, long messages go through the ring: %.*s", link->who, (int)msg->mem.text.len,
+                 (const char *)msg->mem.text.p);
+    return 0;
+}
+
+int pli_cma_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
+{
+    for (int i = 0; i < msg->nfds; i++)
+        close(fds[i]);
+    if (msg->nfds)
+        return pli_link_breach(link, "MEM of kind %u with a descriptor", msg->mem.op);
+    return msg->mem.op == PLI_MEM_PROBE ? on_probe(link, msg) : on_probed(link, msg);
+}

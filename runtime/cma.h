@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Reading a peer's memory with one copy, by process_vm_readv(2) ("cross memory attach").
+ *
+ * Whether that is allowed is found out once for each link: the side that would offer addresses asks the other to read some of its memory
+ * (PROBE), and that one tries, takes the time, and says from how many bytes on it would rather read than get the bytes through the ring
+ * (PROBED). A process that may not read (another user namespace, Yama, a process that is not dumpable) says so, and gets everything through the ring.
+ * What a process id means here is not what it means to the peer, so the memory read must begin with what the peer said it would. */
+#ifndef PLI_RUNTIME_CMA_H
+#define PLI_RUNTIME_CMA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct pli_link;
+struct pli_wire_msg;
+
+#define PLI_CMA_NEVER UINT64_MAX
+
+enum pli_cma_state { PLI_CMA_UNKNOWN, PLI_CMA_ASKED, PLI_CMA_YES, PLI_CMA_NO };
+
+/* Of a link; zero bytes, and pidfd -1 (pli_cma_init()). */
+struct pli_cma {
+    enum pli_cma_state peer_reads; /* may the peer read here? */
+    uint64_t min;                  /* bytes from which the peer would rather read; PLI_CMA_NEVER. Only with YES */
+    bool may_read;                 /* we may read there: PROBE has been answered with yes */
+    int pidfd;                     /* the peer's process: a number may be used again */
+};
+
+void pli_cma_init(struct pli_cma *cma);
+void pli_cma_close(struct pli_cma *cma);
+
+/* Asks the peer whether it can read here; once for each link, does nothing after that. Owner thread; does not block. */
+void pli_cma_ask(struct pli_link *link);
+
+/* Should a message of len bytes be offered by its addresses? always: whenever the peer can read at all. Asks the peer if it has not been asked. */
+bool pli_cma_wanted(struct pli_link *link, uint64_t len, bool always);
+
+/* PROBE and PROBED. 0 or a negative code: the link fails. PROBE blocks for the time of some copies, below a millisecond. */
+int pli_cma_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds);
+
+/* Reads the peer's memory at from (addresses there, checked by nobody) into into; both have len bytes in all. PLAIT_E_BADPEER: the peer has no
+ * such memory; PLAIT_E_PERM: it may not be read any more; PLAIT_E_PEERDIED; PLAIT_E_SYSTEM. On an error some bytes may have been written. Blocks for the copy. */
+int pli_cma_read(struct pli_link *link, const struct iovec *from, unsigned nfrom, const struct iovec *into, unsigned ninto, size_t len);
+
+#endif

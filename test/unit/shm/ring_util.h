@@ -87,12 +87,20 @@ static inline void ring_publish(struct ring *r, struct pli_shm_slot *slot, uint3
     pli_ring_tx_publish(&r->tx, slot, pli_ring_slots_for(len), pli_rec_meta(PLI_REC_ONEWAY, 0, 0));
 }
 
-/* With or after 'more': the way of small records. */
+/* May a record of len bytes join those in the open slot? */
+static inline bool ring_can_share(const struct ring *r, uint32_t len)
+{
+    return r->tx.pack && pli_ring_tx_alike(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0));
+}
+
+/* With or after 'more': the way of small records, as in pli_shm_send_small(). */
 static inline bool ring_put_shared(struct ring *r, const void *data, uint32_t len, bool more)
 {
     if (r->at.pos >= r->at.limit && (!pli_ring_tx_refresh(&r->tx) || r->at.pos >= r->at.limit))
         return false;
-    if (pli_ring_tx_can_share(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0)))
+    if (!r->tx.pack && r->tx.pack_max > 1 && pli_ring_tx_alike(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0)))
+        pli_ring_tx_open_alike(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0), 0, data);
+    else if (ring_can_share(r, len))
         pli_ring_tx_share(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0), 0, data, more);
     else
         pli_ring_tx_open_shared(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0), 0, data);
@@ -104,7 +112,7 @@ static inline bool ring_put(struct ring *r, const void *data, uint32_t len, bool
     struct pli_shm_slot *slot;
 
     if (len <= PLI_TR_SMALL &&
-        (more || pli_ring_tx_can_share(&r->tx, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(len, 0, 0))))
+        (more || ring_can_share(r, len)))
         return ring_put_shared(r, data, len, more);
     slot = ring_room(r, len);
     if (!slot)

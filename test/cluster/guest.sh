@@ -93,6 +93,8 @@ mount -t sysfs sysfs /new/sys
 mount -t devtmpfs dev /new/dev
 mkdir -p /new/dev/shm /new/dev/pts
 mount -t devpts devpts /new/dev/pts
+ln -s /proc/self/fd /new/dev/fd
+for i in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${i%:*} /new/dev/${i#*:}; done
 mount -t tmpfs -o mode=1777 shm /new/dev/shm
 mount -t tmpfs -o mode=755 run /new/run
 ifconfig lo up

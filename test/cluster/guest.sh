@@ -51,7 +51,8 @@ fetch_kernel() {
     dpkg-deb --fsys-tarfile "$new"/*.deb 2>>"$1" |
         tar -x -C "$new" --wildcards --no-anchored "${files[@]}" >>"$1" 2>&1
     rm -f "$new"/*.deb
-    mv "$new"/boot/vmlinuz-* "$new/vmlinuz" 2>>"$1" && depmod -b "$new" "$(ls "$new/lib/modules")" >>"$1" 2>&1 &&
+    mv "$new"/boot/vmlinuz-* "$new/vmlinuz" 2>>"$1" &&
+        depmod -b "$new" "$(ls "$new/lib/modules")" >>"$1" 2>&1 &&
         mv "$new" "$cache/kernel" && return
     skip "the guest's kernel, $package, cannot be unpacked: $(tail -n 1 "$1")"
 }
@@ -59,10 +60,12 @@ fetch_kernel() {
 get_kernel() {
     [ "$(uname -m)" = x86_64 ] || skip "the guest's kernel is for x86_64 only, this is $(uname -m)"
     for tool in qemu-system-x86_64 busybox cpio depmod modprobe apt-get apt-cache dpkg-deb flock; do
-        command -v $tool >/dev/null || skip "no $tool, which guests need: install qemu-system-x86 busybox-static cpio kmod"
+        command -v $tool >/dev/null ||
+            skip "guests need $tool: install qemu-system-x86 busybox-static cpio kmod"
     done
     cache=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/plait/guest
-    { mkdir -p "$cache" && exec 9>"$cache/lock"; } 2>/dev/null || skip "no folder for the guest's kernel: cannot write $cache"
+    { mkdir -p "$cache" && exec 9>"$cache/lock"; } 2>/dev/null ||
+        skip "no folder for the guest's kernel: cannot write $cache"
     flock 9
     [ -e "$cache/kernel/vmlinuz" ] || fetch_kernel "$cache/log"
     exec 9>&-
@@ -145,14 +148,19 @@ numa_options() {
 }
 
 run_guest() {
-    local options=(-accel "tcg,thread=multi" -cpu max -smp "$cpus" -m "$((memory / nodes * nodes))M" $(numa_options)
+    local options=(-accel "tcg,thread=multi" -cpu max
+        -smp "$cpus" -m "$((memory / nodes * nodes))M" $(numa_options)
         -nodefaults -no-user-config -no-reboot -display none -serial "file:$share/console"
         -kernel "$cache/kernel/vmlinuz" -initrd "$tmp/initrd"
         -append "console=ttyS0 quiet mitigations=off nokaslr panic=-1 tsc=reliable clocksource=tsc"
         -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
         -virtfs "local,path=${share//,/,,},mount_tag=out,security_model=none,multidevs=remap" $more)
-    # in the foreground: whoever kills the group of this script has QEMU killed as well
-    timeout --foreground -k 5 "$limit" qemu-system-x86_64 "${options[@]}" >"$share/qemu" 2>&1
+    # --foreground: in the group of this script, so that QEMU is killed with it; wait: so that a trap comes
+    timeout --foreground -k 5 "$limit" qemu-system-x86_64 "${options[@]}" >"$share/qemu" 2>&1 </dev/null &
+    qemu=$!
+    wait $qemu
+    status=$?
+    qemu=
 }
 
 nodes=1 cpus=2 memory=1024 limit=120 share= modules= more=
@@ -176,11 +184,12 @@ while getopts n:c:m:t:o:k:q:h opt; do
 done
 shift $((OPTIND - 1))
 [ $# -gt 0 ] || { usage >&2; exit 125; }
-[ "$cpus" -ge "$nodes" ] || { echo "$me: $nodes nodes need as many CPUs at least, not $cpus" >&2; exit 125; }
+[ "$cpus" -ge "$nodes" ] || { echo "$me: $nodes nodes need $nodes CPUs at least, not $cpus" >&2; exit 125; }
 
 get_kernel
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/plait-test-guest.XXXXXX") || exit 125
-trap 'rm -rf "$tmp"' EXIT
+qemu=
+trap '[ -z "$qemu" ] || { kill $qemu; wait $qemu; }; rm -rf "$tmp"' EXIT
 trap 'exit 125' HUP INT TERM
 share=${share:-$tmp/share}
 mkdir -p "$share" && share=$(cd "$share" && pwd) || exit 125
@@ -188,7 +197,6 @@ rm -f "$share/rc" "$share/output"
 print_start "$@" >"$share/start"
 make_initramfs || { echo "$me: the initramfs cannot be made" >&2; exit 125; }
 run_guest
-status=$?
 [ ! -e "$share/output" ] || cat "$share/output"
 rc=$(cat "$share/rc" 2>/dev/null)
 [ -z "$rc" ] || exit "$rc"

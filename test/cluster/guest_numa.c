@@ -49,10 +49,12 @@ static void regions(int cpu)
             size_t off = m ? pages_elsewhere(info.addr, info.reserved, node) : 0;
             char name[80];
 
-            snprintf(name, sizeof name, "guest_numa::region_of_%zu_bytes_on_node_%d_from_cpu_%d", sizes[i], node,
-                     cpu);
-            verdict(name, m && info.node_verified && info.node == node && info.reserved >= sizes[i] && off == 0,
-                    "verified %d, %zu of %zu bytes are elsewhere", info.node_verified, off * 4096, info.reserved);
+            snprintf(name, sizeof name, "guest_numa::region_of_%zu_bytes_on_node_%d_from_cpu_%d", sizes[i],
+                     node, cpu);
+            verdict(name,
+                    m && info.node_verified && info.node == node && info.reserved >= sizes[i] && off == 0,
+                    "verified %d, %zu pages of %zu bytes are elsewhere", info.node_verified, off,
+                    info.reserved);
             plait_mem_release(m);
         }
 }
@@ -102,7 +104,9 @@ static void full_node(void)
 
 static void pools(int cpu, int node)
 {
-    static const struct plait_pool_class classes[] = { { 100, 10, 0, 7 }, { 5000, 0, 0, 3 }, { MIB, 1, 0, 1 } };
+    static const struct plait_pool_class classes[] = {
+        { 100, 10, 0, 7 }, { 5000, 0, 0, 3 }, { MIB, 1, 0, 1 }
+    };
     enum { EACH = 24 };
     struct plait_pool_opts o = PLAIT_POOL_OPTS_INIT;
     struct plait_pool *pool = NULL;
@@ -152,19 +156,48 @@ static bool set_huge_pages(int node, int count)
 }
 
 /* Huge pages of which there are some on node `at`; asked for on node `node`. */
-static void huge(const char *name, int at, int count, int node, size_t want_page, int want_verified)
+static void huge(const char *name, int at, int count, int node, size_t page, int verified)
 {
     struct plait_mem_info info;
     bool set = set_huge_pages(at, count);
     struct plait_mem *m = get(7 * MIB, node, PLAIT_MEM_PAGE_2M, &info);
-    size_t off = m ? pages_elsewhere(info.addr, info.reserved, want_verified ? node : at) : 1;
+    size_t off = m ? pages_elsewhere(info.addr, info.reserved, verified ? node : at) : 1;
 
-    verdict(name, set && m && info.page_size == want_page && info.page_size_asked == PLAIT_MEM_PAGE_2M &&
-            info.node_verified == want_verified && info.reserved == (want_page > MIB ? 8 : 7) * MIB && off == 0,
+    verdict(name,
+            set && m && info.page_size == page && info.page_size_asked == PLAIT_MEM_PAGE_2M &&
+                info.node_verified == verified && info.reserved == (page > MIB ? 8 : 7) * MIB && off == 0,
             "set %d, page size %zu, reserved %zu, verified %d, %zu pages are elsewhere", set, info.page_size,
             info.reserved, info.node_verified, off);
     plait_mem_release(m);
     set_huge_pages(at, 0);
+}
+
+static void huge_pool(const char *name, int count, uint64_t fallbacks)
+{
+    static const struct plait_pool_class classes[] = { { MIB, 4, 0, 1 } };
+    struct plait_pool_stats st = PLAIT_POOL_STATS_INIT;
+    struct plait_pool_opts o = PLAIT_POOL_OPTS_INIT;
+    bool set = set_huge_pages(1, count);
+    struct plait_pool *pool = NULL;
+    size_t off = 1;
+    void *buf;
+
+    o.node = 1;
+    o.page_size = PLAIT_MEM_PAGE_2M;
+    o.classes = classes;
+    o.nclasses = 1;
+    if (plait_pool_create(&pool, &o) == 0 && plait_pool_alloc(pool, MIB, &buf) == 0) {
+        off = pages_elsewhere(buf, MIB, 1);
+        plait_pool_get_stats(pool, 0, &st);
+        plait_pool_free(buf);
+    }
+    verdict(name,
+            set && st.bytes == 4 * MIB && st.fallbacks == fallbacks && st.bind_failures == 0 && off == 0,
+            "set %d, bytes %llu, fallbacks %llu, bind_failures %llu, %zu pages are elsewhere", set,
+            (unsigned long long)st.bytes, (unsigned long long)st.fallbacks,
+            (unsigned long long)st.bind_failures, off);
+    plait_pool_destroy(pool);
+    set_huge_pages(1, 0);
 }
 
 int main(void)
@@ -173,7 +206,10 @@ int main(void)
     struct plait_mem *m;
 
     for (int cpu = 1; cpu >= 0; cpu--) {
-        if (!verdict(cpu ? "guest_numa::cpu_1_is_on_node_1" : "guest_numa::cpu_0_is_on_node_0", run_on(cpu), "it is not"))
+        char name[40];
+
+        snprintf(name, sizeof name, "guest_numa::cpu_%d_is_on_node_%d", cpu, cpu);
+        if (!verdict(name, run_on(cpu), "it is not"))
             return 1;
         pools(cpu, 0);
         pools(cpu, 1);
@@ -186,9 +222,12 @@ int main(void)
     huge("guest_numa::huge_pages_on_the_other_node_are_told", 1, 4, 0, PLAIT_MEM_PAGE_2M, 0);
     huge("guest_numa::too_few_huge_pages_then_normal_ones", 1, 3, 1, 4096, 1);
     m = get(MIB, 1, PLAIT_MEM_PAGE_1G, &info);
-    verdict("guest_numa::no_pages_of_1_gib_then_normal_ones", m && info.page_size == 4096 && info.node_verified &&
-            info.page_size_asked == PLAIT_MEM_PAGE_1G, "page size %zu", info.page_size);
+    verdict("guest_numa::no_pages_of_1_gib_then_normal_ones",
+            m && info.page_size == 4096 && info.node_verified && info.page_size_asked == PLAIT_MEM_PAGE_1G,
+            "page size %zu", info.page_size);
     plait_mem_release(m);
+    huge_pool("guest_numa::pool_of_huge_pages", 2, 0);
+    huge_pool("guest_numa::pool_without_huge_pages_counts_it", 0, 1);
     full_node();
     return guest_failed != 0;
 }

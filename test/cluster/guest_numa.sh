@@ -5,7 +5,7 @@
 . "$(dirname "$0")/guest_common.sh"
 
 if [ $part = host ]; then
-    in_guest -n 2 -c 2 -m 1024
+    in_guest -n 2 -c 2 -m 1024 -t 270
 fi
 "$bin/guest_numa" || bad=1
 pair numa 0 1 allowed

@@ -85,9 +85,11 @@ static void print_stats(void)
 
     if (plait_ctx_get_stats(ctx, &st) < 0)
         tell("counters", false, plait_error_text());
-    printf("%s: node %d, msgs_sent %llu, msgs_received %llu, again %llu, shm_bytes %llu, bind_failures %llu\n", self,
-           plait_ctx_node(ctx), (unsigned long long)st.msgs_sent, (unsigned long long)st.msgs_received,
-           (unsigned long long)st.again, (unsigned long long)st.shm_bytes, (unsigned long long)st.bind_failures);
+    printf("%s: node %d, msgs_sent %llu, msgs_received %llu, again %llu, shm_bytes %llu, "
+           "bind_failures %llu\n",
+           self, plait_ctx_node(ctx), (unsigned long long)st.msgs_sent,
+           (unsigned long long)st.msgs_received, (unsigned long long)st.again, (unsigned long long)st.shm_bytes,
+           (unsigned long long)st.bind_failures);
     tell("nothing_failed_to_bind", st.bind_failures == 0, "bind_failures is not 0");
 }
 
@@ -104,16 +106,18 @@ static void check_segments(void)
         unsigned long first, end;
         char perms[8];
         size_t off;
+        int want;
 
         if (!name || strstr(name, "plait-mem-") || sscanf(line, "%lx-%lx %7s", &first, &end, perms) != 3)
             continue;
         own += perms[1] == 'w';
         peers += perms[1] != 'w';
-        off = pages_elsewhere((void *)first, end - first, perms[1] == 'w' ? peer_node : node);
-        printf("%s: %s %s %zu KiB, pages elsewhere: %zu\n", self, perms, strtok(name, " \n"), (end - first) >> 10, off);
+        want = perms[1] == 'w' ? peer_node : node;
+        off = pages_elsewhere((void *)first, end - first, want);
+        name[strcspn(name, " \n")] = '\0';
+        printf("%s: %s %s %zu KiB, pages elsewhere: %zu\n", self, perms, name, (end - first) >> 10, off);
         if (off)
-            snprintf(why, sizeof why, "%zu pages of the %s %s are not on node %d", off,
-                     perms[1] == 'w' ? "own" : "peer's", name, perms[1] == 'w' ? peer_node : node);
+            snprintf(why, sizeof why, "%zu pages of %s (%s) are not on node %d", off, name, perms, want);
     }
     if (f)
         fclose(f);
@@ -127,7 +131,7 @@ static void on_closed(struct plait_session *s, const struct plait_reason *why, v
     (void)s;
     (void)arg;
     ended = true;
-    tell("session_closes_in_order", why->code == 0 || why->code == PLAIT_E_CLOSED, why->text ? why->text : "");
+    tell("session_closes_in_order", why->code == PLAIT_OK, why->text);
     plait_ctx_stop(ctx);
 }
 
@@ -245,7 +249,8 @@ static void transfers(struct plait_conn *conn)
     tell("messages_of_all_sizes", !*why, why);
     for (int k = 0; k < 20 && !*why; k++)
         if (!ask(conn, shared, 1 << 20, PLAIT_NOCOPY, &a))
-            snprintf(why, sizeof why, "message %d: status %d, %s", k, a.status, a.whole ? "whole" : "not whole");
+            snprintf(why, sizeof why, "message %d: status %d, %s", k, a.status,
+                     a.whole ? "whole" : "not whole");
     tell("20_messages_of_1_mib", !*why, why);
     free(plain);
 }
@@ -291,7 +296,8 @@ static void read_memory(const struct head *server, bool allowed)
     int err = n < 0 ? errno : 0;
 
     if (allowed)
-        tell("process_vm_readv_is_allowed", n == sizeof got && memcmp(got, pattern, sizeof got) == 0, strerror(err));
+        tell("process_vm_readv_is_allowed", n == sizeof got && memcmp(got, pattern, sizeof got) == 0,
+             strerror(err));
     else
         tell("process_vm_readv_is_refused", n < 0 && err == EPERM, n < 0 ? strerror(err) : "it is allowed");
 }

@@ -46,19 +46,19 @@ static inline int page_node(void *page)
     return status;
 }
 
-/* How many of the pages of a range are not on a node, touched or not; each one is read first. */
+/* How many pages of a range are not on a node, by either system call; each one is read first, to be there. */
 static inline size_t pages_elsewhere(const void *addr, size_t len, int node)
 {
     const volatile char *p = addr;
     size_t page = (size_t)sysconf(_SC_PAGESIZE), n = 0;
 
     for (size_t i = 0; i < len; i += page) {
-        int policy_says = -1;
+        int at = -1;
 
         (void)p[i];
-        if (syscall(SYS_get_mempolicy, &policy_says, NULL, 0ul, &p[i], GUEST_MPOL_F_NODE | GUEST_MPOL_F_ADDR) < 0)
-            policy_says = -1;
-        n += page_node((void *)(uintptr_t)&p[i]) != node || policy_says != node;
+        if (syscall(SYS_get_mempolicy, &at, NULL, 0ul, &p[i], GUEST_MPOL_F_NODE | GUEST_MPOL_F_ADDR) < 0)
+            at = -1;
+        n += at != node || page_node((void *)(uintptr_t)&p[i]) != node;
     }
     return n;
 }

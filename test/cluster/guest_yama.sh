@@ -5,7 +5,7 @@
 . "$(dirname "$0")/guest_common.sh"
 
 if [ $part = host ]; then
-    in_guest -c 2
+    in_guest -c 2 -t 270
 fi
 # the build folder may be closed to an ordinary user
 cp "$bin/guest_peer" /run/guest_peer && bin=/run

@@ -10,7 +10,7 @@ import re
 import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-HEADERS = ["ctx", "session", "msg", "mem", "job", "status", "topo", "version"]
+HEADERS = ["ctx", "session", "msg", "mem", "rma", "job", "status", "topo", "version"]
 DATE = "2026-11-22"
 
 

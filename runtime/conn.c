@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "runtime/loop_priv.h"
+#include "runtime/rma.h"
 #include "util/err.h"
 
 #define POST_OPEN 1u
@@ -39,7 +40,7 @@ static void linger_fn(struct pli_timer *t)
 
 static bool is_quiet(const struct plait_conn *c)
 {
-    return pli_conn_pending(c) == 0 && c->rx_owed == 0 && pli_list_is_empty(&c->txq) && !c->in.busy;
+    return pli_conn_pending(c) == 0 && c->rx_owed == 0 && pli_list_is_empty(&c->txq) && !c->in.busy && pli_rma_conn_is_quiet(c);
 }
 
 static void quiet_fn(struct pli_defer *d)
@@ -261,6 +262,7 @@ void pli_conn_free(struct plait_conn *c)
     while ((node = pli_list_pop_front(&c->dones)) != NULL) /* in the child of a fork */
         free(pli_container_of(node, struct pli_done, node));
     pli_req_table_free(c);
+    pli_rma_conn_free(c);
     free(c);
 }
 
@@ -457,6 +459,7 @@ static void ended(struct plait_conn *c, enum pli_conn_state old, int code, const
     }
     pli_conn_tell_dones(c);
     pli_req_fail_all(c, c->end_code);
+    pli_rma_conn_ended(c, c->end_code);
     if (c->ops->on_closed)
         c->ops->on_closed(c, &why, c->arg);
     pli_session_conn_ended(c, code, why.text);

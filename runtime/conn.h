@@ -22,6 +22,8 @@ static inline uint64_t pli_deadline(int64_t count, uint64_t unit_ns)
 
 enum pli_req_kind { PLI_REQ_FREE, PLI_REQ_REPLY, PLI_REQ_DONE, PLI_REQ_FORGOTTEN };
 
+struct pli_rma_conn;
+
 /* What few entries have. */
 struct pli_req_more {
     struct pli_timer timer;    /* armed: it times out */
@@ -181,6 +183,7 @@ struct plait_conn {
     struct pli_list dones;       /* replies whose memory is done with, and whose users are still to be told (reply.c) */
     struct pli_defer tell_dones;
     struct pli_link *held_link;  /* the link, also after the end, for messages held in place */
+    struct pli_rma_conn *rma;    /* one-sided operations and exports, or NULL */
 };
 
 /* ---- sessions ---- */

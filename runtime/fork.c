@@ -9,6 +9,7 @@
 #include "runtime/mem.h"
 #include "runtime/pool.h"
 #include "runtime/share.h"
+#include "runtime/rma.h"
 #include "util/err.h"
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -36,12 +37,14 @@ static void before_fork(void)
     pli_place_lock();
     pli_pools_lock();
     pli_shares_lock();
+    pli_rma_lock();
     pli_mem_fork_lock();
 }
 
 static void unlock_all(void)
 {
     pli_shares_unlock();
+    pli_rma_unlock();
     pli_pools_unlock();
     pli_place_unlock();
     pli_registry_unlock();
@@ -76,6 +79,7 @@ static void in_child(void)
     atomic_store_explicit(&crowded, false, memory_order_relaxed);
     pli_membarrier_forked();
     pli_pools_forked();
+    pli_rma_forked();
     pli_mem_forked();
     unlock_all();
 }

@@ -9,6 +9,7 @@
 #include "runtime/conn.h"
 #include "runtime/loop_priv.h"
 #include "runtime/place.h"
+#include "runtime/rma.h"
 #include "runtime/transports.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -41,6 +42,7 @@ static void link_free(struct pli_link *link)
         pli_channel_close(&link->ch);
     if (link->tr)
         link->tr->ops->destroy(link->tr, link->ctx->forked);
+    pli_rma_link_down(link, link->code, link->ctx->forked);
     while ((node = pli_list_pop_front(&link->ctl)) != NULL)
         free(pli_container_of(node, struct pli_ctl_rec, node));
     pli_shares_end(link);
@@ -127,6 +129,7 @@ static void link_down(struct pli_link *link)
     fail_conns(link);
     pli_session_link_lost(link, link->code, link->text);
     pli_shares_end(link);
+    pli_rma_link_down(link, link->code, link->ctx->forked);
     link->users--;
     pli_ctx_defer(link->ctx, &link->reap);
 }

@@ -17,6 +17,7 @@
 struct plait_conn;
 struct plait_session;
 struct plait_listener;
+struct pli_rma_link;
 
 #define PLI_LINK_HANDSHAKE_NS (5 * UINT64_C(1000000000)) /* from HELLO to TR_UP */
 #define PLI_LINK_IDLE_NS (1 * UINT64_C(1000000000))      /* a client's link without users is kept this long */
@@ -91,6 +92,7 @@ struct pli_link {
     char who[96];                 /* the peer, for messages */
     struct pli_cma cma;
     struct pli_shares shares;
+    struct pli_rma_link *rma;     /* regions exported to the peer and by it, or NULL */
 };
 
 /* link.c: the cache and the life of a link. */

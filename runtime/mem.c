@@ -9,6 +9,7 @@
 #include "runtime/loop_priv.h"
 #include "runtime/place.h"
 #include "runtime/share.h"
+#include "runtime/rma.h"
 #include "topo/topo.h"
 #include "util/err.h"
 
@@ -51,6 +52,7 @@ static struct plait_mem *new_region(enum plait_mem_kind kind, const char *name)
     strcpy(m->name, name);                                                    /* the callers measured it */
     pli_list_init(&m->all);
     pli_list_init(&m->shares);
+    pli_list_init(&m->exports);
     return m;
 }
 
@@ -77,8 +79,9 @@ static int check_opts(const struct plait_mem_opts *given, struct plait_mem_opts 
                         opts->page_size);
     if (opts->node < PLAIT_MEM_NODE_ANY)
         return pli_fail(PLAIT_E_INVAL, "NUMA node %d: a node's number, or PLAIT_MEM_NODE_ANY", opts->node);
-    if (opts->flags)
-        return pli_fail(PLAIT_E_INVAL, "plait_mem_opts.flags is 0x%x: none are defined", opts->flags);
+    if (opts->flags & ~PLAIT_MEM_WRITABLE)
+        return pli_fail(PLAIT_E_INVAL, "plait_mem_opts.flags is 0x%x: only PLAIT_MEM_WRITABLE (0x%x) is defined", opts->flags,
+                        PLAIT_MEM_WRITABLE);
     if (!opts->name)
         opts->name = "mem";
     if (strlen(opts->name) >= PLI_MEM_NAME_MAX)
@@ -130,6 +133,7 @@ int plait_mem_alloc(struct plait_mem **mem, size_t len, const struct plait_mem_o
     m = new_region(PLAIT_MEM_ALLOCATED, o.name);
     if (!m)
         return PLAIT_E_NOMEM;
+    m->writable = o.flags & PLAIT_MEM_WRITABLE;
     rc = pli_mem_reserve(m, len, o.page_size, topo, o.node);
     if (rc < 0)
         goto err_free;
@@ -193,6 +197,7 @@ int plait_mem_release(struct plait_mem *mem)
         return 0;
     pli_mem_index_del(mem);
     pli_shares_released(mem);
+    pli_rma_mem_released(mem);
     pli_mem_put(mem);
     return 0;
 }

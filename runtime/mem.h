@@ -21,8 +21,9 @@ struct plait_mem {
     bool forked; /* set in the child of a fork: nothing is mapped here, fd is closed */
     bool node_verified;
     bool bind_failed;
-    int fd; /* -1: registered memory. Sealed against resizing and against new writable mappings: whoever gets
-             * it can map it read-only. It stays the region's. */
+    bool writable; /* PLAIT_MEM_WRITABLE: whoever gets fd can write */
+    int fd; /* -1: registered memory. Sealed against resizing and, unless writable, against new writable mappings:
+             * whoever gets it can map it read-only. It stays the region's. */
     int node;    /* as asked for */
     uint64_t id; /* above 0, never used again in this process: names the region to peers */
     char *addr;
@@ -32,6 +33,7 @@ struct plait_mem {
     struct pli_list all; /* for the fork handler */
     struct pli_list shares; /* struct pli_share, one for each link; with released under the lock of share.c */
     bool released;
+    struct pli_list exports; /* struct pli_export, under its lock */
     char name[PLI_MEM_NAME_MAX];
 };
 
@@ -43,6 +45,9 @@ struct plait_mem *pli_mem_find(const void *addr, size_t len);
 void pli_mem_hold(struct plait_mem *m);
 /* One less; the last one unmaps. Any thread; takes the lock of the index for a moment. */
 void pli_mem_put(struct plait_mem *m);
+/* A new descriptor of an allocated region, the caller's, through which nobody can write, whatever fd allows. PLAIT_E_NOFILE, SYSTEM. Any
+ * thread; does not block. */
+int pli_mem_open_readonly(const struct plait_mem *m);
 
 /* ---- among mem*.c and pool*.c ---- */
 
@@ -52,7 +57,7 @@ int pli_mem_check_opts(const struct plait_mem_opts *given, struct plait_mem_opts
                        const struct pli_topo **topo);
 
 /* Makes memory of len bytes with all pages reserved, on node if that is not -1 (topo may be NULL then): fills
- * fd, addr, len, mapped, page_size, page_size_asked, node, node_verified, bind_failed. name is set already.
+ * fd, addr, len, mapped, page_size, page_size_asked, node, node_verified, bind_failed. name and writable are set already.
  * Warns of what it worked around. Errors as plait_mem_alloc(). Blocks for the kernel to clear the pages. Any
  * thread. */
 int pli_mem_reserve(struct plait_mem *m, size_t len, size_t page_size, const struct pli_topo *topo, int node);

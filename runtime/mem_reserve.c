@@ -26,8 +26,9 @@
 #endif
 
 /* No resize, and no other writable mapping: a peer that gets the descriptor can read and nothing else. Memory
- * that is to be exported for writing will have to say so when it is made, because this cannot be undone. */
+ * that is to be exported for writing has to say so when it is made (PLAIT_MEM_WRITABLE), because this cannot be undone. */
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
+#define WRITABLE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* Reserved in one system call. A signal makes the kernel undo all of a call and start again: with a
  * profiler's ticks a large one would never end. */
@@ -193,7 +194,8 @@ static int reserve(struct plait_mem *m, size_t len, size_t page_size, bool huge,
         m->bind_failed = m->bind_failed || rc < 0;
     }
     /* a child of fork must neither write here nor keep the pages alive */
-    if (madvise(m->addr, size, MADV_DONTFORK) < 0 || fcntl(m->fd, F_ADD_SEALS, SEALS) < 0) {
+    if (madvise(m->addr, size, MADV_DONTFORK) < 0 ||
+        fcntl(m->fd, F_ADD_SEALS, m->writable ? WRITABLE_SEALS : SEALS) < 0) {
         rc = pli_fail_errno("cannot seal memory '%s'", m->name);
         goto err_unmap;
     }
@@ -233,6 +235,16 @@ int pli_mem_reserve(struct plait_mem *m, size_t len, size_t page_size, const str
     if (m->bind_failed)
         pli_warn("memory '%s' of %zu bytes is not, or not all, on NUMA node %d as asked", m->name, len, node);
     return 0;
+}
+
+int pli_mem_open_readonly(const struct plait_mem *m)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", m->fd);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? pli_fail_errno("cannot open memory '%s' for reading only, by %s", m->name, path) : fd;
 }
 
 void pli_mem_unreserve(struct plait_mem *m)

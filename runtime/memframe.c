@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* MEM frames of the control channel go to who they are for. */
 #include <unistd.h>
-#include "runtime/conn.h"
+#include "runtime/rma.h"
 
 static int refuse(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
+    switch (msg->mem.op) {
+    case PLI_MEM_EXPORT:
+    case PLI_MEM_EXPORTED:
+    case PLI_MEM_WITHDRAW:
+    case PLI_MEM_WITHDRAWN:
+        return pli_rma_frame(link, msg, fds);
+    default:
+        break;
+    }
     for (int i = 0; i < msg->nfds; i++)
         close(fds[i]);
     return pli_link_breach(link, "MEM of kind %u on an established control channel", msg->mem.op);

@@ -18,9 +18,9 @@
 
 static int check_fd(int fd, uint64_t size, bool writable)
 {
-    int needed = SIZE_SEALS | (writable ? 0 : F_SEAL_FUTURE_WRITE);
+    int needed = SIZE_SEALS;
     struct stat st;
-    int seals;
+    int seals, mode;
 
     if (size == 0 || size > PTRDIFF_MAX || size % (uint64_t)sysconf(_SC_PAGESIZE))
         return pli_fail(PLAIT_E_BADPEER, "the peer's region has %llu bytes, not whole pages", (unsigned long long)size);
@@ -35,6 +35,15 @@ static int check_fd(int fd, uint64_t size, bool writable)
     /* a hole would be filled when we read it, and at our expense */
     if ((uint64_t)st.st_blocks * 512 < size)
         return pli_fail(PLAIT_E_BADPEER, "the peer's region of %llu bytes has not been reserved", (unsigned long long)size);
+    mode = fcntl(fd, F_GETFL);
+    if (mode < 0)
+        return pli_fail_errno("fcntl of the peer's region");
+    mode &= O_ACCMODE;
+    if (writable && (mode != O_RDWR || seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
+        return pli_fail(PLAIT_E_BADPEER, "the peer's region is to be written, but its %s", mode != O_RDWR ? "descriptor cannot" : "seals forbid it");
+    /* nothing may be written through what is for reading: by the memory itself, or by this descriptor */
+    if (!writable && mode != O_RDONLY)
+        needed |= F_SEAL_FUTURE_WRITE;
     if ((seals & needed) != needed)
         return pli_fail(PLAIT_E_BADPEER, "the peer's region lacks seals: it has 0x%x of the 0x%x that are needed", (unsigned)(seals & needed),
                         (unsigned)needed);

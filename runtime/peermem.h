@@ -34,7 +34,8 @@ struct pli_peermem {
 };
 
 /* Maps size bytes of fd, which it takes over, read-only, or writable. Checks that it is a memfd of that size (whole pages), reserved as a
- * whole, sealed so that it cannot shrink, and if it is to be read-only sealed so that this process could not write either.
+ * whole, sealed so that it cannot shrink, and if it is to be read-only sealed so that this process could not write either, or opened for
+ * reading only (pli_mem_open_readonly()).
  * One reference for the caller. PLAIT_E_BADPEER (the sentence names what is wrong), NOMEM (names the limit), SYSTEM. Any thread; does not
  * block for long. */
 int pli_peermem_attach(struct pli_peermem **pm, int fd, uint64_t size, bool writable);

@@ -36,6 +36,8 @@ struct plait_pool;
 #define PLAIT_MEM_PAGE_2M ((size_t)2 << 20) /**< huge pages of 2 MiB */
 #define PLAIT_MEM_PAGE_1G ((size_t)1 << 30) /**< huge pages of 1 GiB */
 
+#define PLAIT_MEM_WRITABLE 0x1u /**< it can be exported for writing, plait_mem_export(); without, the memory itself lets no peer write */
+
 /* ---- regions ---- */
 
 /** Options of a region; start from PLAIT_MEM_OPTS_INIT. */
@@ -43,7 +45,7 @@ struct plait_mem_opts {
     size_t size;      /**< sizeof(struct plait_mem_opts), for versioning */
     size_t page_size; /**< PLAIT_MEM_PAGE_...; where there are no such huge pages, normal ones are taken */
     int node;         /**< operating system's number of a NUMA node, or PLAIT_MEM_NODE_ANY */
-    unsigned flags;   /**< 0: none are defined yet */
+    unsigned flags;   /**< PLAIT_MEM_WRITABLE, or 0 */
     const char *name; /**< for messages, at most 47 characters; copied; NULL: "mem" */
 };
 #define PLAIT_MEM_OPTS_INIT { sizeof(struct plait_mem_opts), PLAIT_MEM_PAGE_NORMAL, PLAIT_MEM_NODE_ANY, 0, \
@@ -77,9 +79,10 @@ PLAIT_API int plait_mem_alloc(struct plait_mem **mem, size_t len, const struct p
 PLAIT_API int plait_mem_register(struct plait_mem **mem, void *addr, size_t len);
 
 /**
- * Gives a region up. plait does not use it for new messages from here on. Allocated memory is unmapped when
- * no message that is sent from it is under way any more, at the earliest now; the caller must not touch it after
- * this call. A peer that knows the region unmaps it when it has released every message in it.
+ * Gives a region up. plait does not use it for new messages from here on, and all its exports are withdrawn at once
+ * (plait_mem_withdraw()). Allocated memory is unmapped when no message that is sent from it is under way any more and no peer has it
+ * mapped for one-sided operations, at the earliest now; the caller must not touch it after this call. A peer that knows the region unmaps
+ * it when it has released every message in it.
  * @param mem  the region; NULL is allowed.
  * @return 0. In a child after fork() it frees what the child has of the region, the description.
  *         Does not block. Any thread, callbacks too.

@@ -12,6 +12,7 @@
 #include <plait/session.h>
 #include <plait/msg.h>
 #include <plait/mem.h>
+#include <plait/rma.h>
 #include <plait/job.h>
 #include <plait/topo.h>
 

@@ -38,6 +38,7 @@ enum plait_status {
     PLAIT_E_REFUSED = -107,   /**< the receiver of a message with a receipt refused it */
     PLAIT_E_BUSY = -108,      /**< the object is in use in a way that excludes this call */
     PLAIT_E_WOULDBLOCK = -109,/**< a blocking call was made from inside a callback of the same context */
+    PLAIT_E_REVOKED = -110,   /**< the key of a one-sided operation has been withdrawn by its owner */
 
     /* one connection or session */
     PLAIT_E_CLOSED = -201,    /**< the connection is closed, or being closed, for sending */
@@ -53,7 +54,7 @@ enum plait_status {
     /* the peer */
     PLAIT_E_PEERDIED = -301,  /**< the peer process ended, or its control channel was cut */
     PLAIT_E_VERSION = -302,   /**< the peer speaks another version of the protocol */
-    PLAIT_E_PERM = -303,      /**< the peer runs as a user that is not allowed here */
+    PLAIT_E_PERM = -303,      /**< the peer runs as a user that is not allowed here; of a one-sided operation: its key does not allow it, and nothing else is harmed */
     PLAIT_E_BADPEER = -304,   /**< what the peer gave (memory, sizes, seals) cannot be trusted */
 
     /* this context, this process, its arguments */

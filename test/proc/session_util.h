@@ -27,15 +27,18 @@ struct peer {
     int in, out; /* its standard input (closing it ends the process) and output */
 };
 
-static inline void peer_start(struct peer *p, const char *a, const char *b, const char *c)
+/* args: of the program, ended by NULL; at most six. */
+static inline void peer_start_args(struct peer *p, const char *program, const char *const *args)
 {
     const char *top = getenv("top_builddir");
     char path[4096];
-    char *argv[] = { path, (char *)(uintptr_t)a, (char *)(uintptr_t)b, (char *)(uintptr_t)c, NULL };
+    char *argv[8] = { path };
     posix_spawn_file_actions_t fa;
     int in[2], out[2];
 
-    snprintf(path, sizeof path, "%s/test/proc/session_peer", top ? top : ".");
+    snprintf(path, sizeof path, "%s/test/proc/%s", top ? top : ".", program);
+    for (int i = 0; i < 6 && args[i]; i++)
+        argv[i + 1] = (char *)(uintptr_t)args[i];
     cr_assert_eq(pipe2(in, O_CLOEXEC), 0);
     cr_assert_eq(pipe2(out, O_CLOEXEC), 0);
     posix_spawn_file_actions_init(&fa);
@@ -47,6 +50,11 @@ static inline void peer_start(struct peer *p, const char *a, const char *b, cons
     close(out[1]);
     p->in = in[1];
     p->out = out[0];
+}
+
+static inline void peer_start(struct peer *p, const char *a, const char *b, const char *c)
+{
+    peer_start_args(p, "session_peer", (const char *const[]){ a, b, c, NULL });
 }
 
 /* The next line of its output, without the newline; blocks. */

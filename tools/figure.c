@@ -15,6 +15,9 @@ static const struct {
     [PERF_RATE] = { "rate", "msgs_per_s", "one-way messages", "M/s", 1e-6 },
     [PERF_RPC] = { "rpc", "requests_per_s", "requests with replies", "M/s", 1e-6 },
     [PERF_BW] = { "bw", "bytes_per_s", "bytes in one-way messages", "GB/s", 1e-9 },
+    [PERF_PUT] = { "put", "bytes_per_s", "bytes written into the peer's memory", "GB/s", 1e-9 },
+    [PERF_GET] = { "get", "bytes_per_s", "bytes read from the peer's memory", "GB/s", 1e-9 },
+    [PERF_ATOMIC] = { "atomic", "ops_per_s", "atomic additions in the peer's memory", "M/s", 1e-6 },
     [PERF_WAKE] = { "wake", "half_rtt_ns", "half round trip between contexts that sleep", "us", 1e-3 },
 };
 

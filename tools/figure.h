@@ -9,7 +9,7 @@
 
 struct json_object;
 
-enum perf_test { PERF_LIMIT, PERF_LAT, PERF_RATE, PERF_RPC, PERF_BW, PERF_WAKE, PERF_TESTS };
+enum perf_test { PERF_LIMIT, PERF_LAT, PERF_RATE, PERF_RPC, PERF_BW, PERF_WAKE, PERF_PUT, PERF_GET, PERF_ATOMIC, PERF_TESTS };
 
 struct figure {
     enum perf_test test;

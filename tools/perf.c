@@ -35,6 +35,9 @@ static const char doc[] =
     "  rpc    requests a second, each answered, some in flight\n"
     "  bw     bytes a second in one-way messages\n"
     "  wake   half a round trip when both sides sleep: what waking a context costs\n"
+    "  put    bytes a second written into the peer's memory, one-sided\n"
+    "  get    bytes a second read from there\n"
+    "  atomic additions a second to 8 bytes there\n"
     "  all    all of these"
     "\v"
     "A peer process is started for the tests, and ended with them. Rounds of plait alternate with rounds of "
@@ -49,6 +52,8 @@ static const char doc[] =
     "count; short rounds are one part. The limit of rate is the best bare ring with one producer and one "
     "consumer; of rpc half of that, or window by the raw round trip, whichever is less; of bw the best of "
     "memcpy in one process and a pipelined copy between two.\n\n"
+    "put, get, atomic: the peer's program takes no part. The limit of put and get is memcpy in one process, "
+    "of atomic a locked add to a line that nobody else touches, in shared memory.\n\n"
     "With one core only, both sides share it and sleep instead of polling; the figures then mean little.\n\n"
     "Examples:\n"
     "  plait perf lat --size 8\n"
@@ -103,7 +108,7 @@ static void check(struct perf_opts *o, struct argp_state *state)
     if (o->serve && (o->tests || o->connect))
         argp_error(state, "--serve serves all tests of others: name no test, and no --connect, beside it");
     if (!o->serve && !o->tests)
-        argp_error(state, "a test is missing: limit, lat, rate, rpc, bw, wake or all");
+        argp_error(state, "a test is missing: limit, lat, rate, rpc, bw, wake, put, get, atomic or all");
 }
 
 static void parse_text(int key, char *arg, struct argp_state *state)
@@ -129,7 +134,7 @@ static void parse_text(int key, char *arg, struct argp_state *state)
         break;
     default:
         if (!test_bits(arg))
-            argp_error(state, "unknown test '%s'; there are limit, lat, rate, rpc, bw, wake and all", arg);
+            argp_error(state, "unknown test '%s'; there are limit, lat, rate, rpc, bw, wake, put, get, atomic and all", arg);
         o->tests |= test_bits(arg);
     }
 }

@@ -26,7 +26,7 @@ enum perf_mode {
     PERF_REPLY, /* requests are answered with their own bytes */
 };
 
-enum perf_op { PERF_START = 1, PERF_COUNT, PERF_STOP };
+enum perf_op { PERF_START = 1, PERF_COUNT, PERF_STOP, PERF_EXPORT };
 
 /* A request with a header part is a control request; this is the header. */
 struct perf_cmd {
@@ -166,6 +166,10 @@ struct perf_kind {
 
 /* NULL for PERF_LIMIT. */
 const struct perf_kind *perf_kind(enum perf_test t);
+/* put, get, atomic (perf_rma.c); NULL for others. */
+const struct perf_kind *perf_rma_kind(enum perf_test t);
+/* Their peer's side: answers PERF_EXPORT, whose data is a size (u64), with the key of *mem, which is made if it is NULL. */
+void perf_export(struct plait_mem **mem, struct plait_key *key, struct plait_msg *msg);
 
 /* Runs the tests; prints figures and errors; returns the exit status. */
 int perf_run(const struct perf_opts *o);

@@ -216,7 +216,7 @@ static int one_test(struct run *r)
     const char *why;
     int status = CLI_OK;
 
-    if (sizes.n == 0)
+    if (sizes.n == 0 || r->kind->test == PERF_ATOMIC)
         cli_parse_sizes(r->kind->sizes, &sizes, &why);
     /* lat and wake are about one message in flight */
     if (windows.n == 0 || strcmp(r->kind->windows, "1") == 0)

@@ -16,6 +16,10 @@ static void control(struct client *c, struct plait_msg *msg)
         return;
     }
     memcpy(&cmd, msg->hdr, sizeof(cmd));
+    if (cmd.op == PERF_EXPORT) {
+        perf_export(&c->window, &c->window_key, msg);
+        return;
+    }
     if (cmd.op == PERF_START) {
         c->count = c->bytes = 0;
         c->mode = cmd.mode;

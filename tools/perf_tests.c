@@ -409,5 +409,7 @@ const struct perf_kind *perf_kind(enum perf_test t)
                         true },
     };
 
+    if (perf_rma_kind(t))
+        return perf_rma_kind(t);
     return t > PERF_LIMIT && t < PERF_TESTS ? &kinds[t] : NULL;
 }

@@ -32,6 +32,7 @@ static void client_free(struct client *c)
         c->nheld--;
     }
     service_spin(c, false);
+    plait_mem_release(c->window);
     free(c->held);
     free(c);
 }

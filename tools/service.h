@@ -21,6 +21,8 @@ struct client {
     unsigned mode;           /* enum perf_mode */
     bool spin;               /* poll without sleeping while the test runs */
     uint64_t count, bytes;   /* one-way messages since the start of the test */
+    struct plait_mem *window; /* what put, get and atomic work on, or NULL */
+    struct plait_key window_key;
 };
 
 struct service {

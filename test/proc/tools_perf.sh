@@ -8,7 +8,7 @@ suite=perf
 check='
 import json, sys
 FIELD = {"lat": "half_rtt_ns", "rate": "msgs_per_s", "rpc": "requests_per_s", "bw": "bytes_per_s",
-         "wake": "half_rtt_ns"}
+         "wake": "half_rtt_ns", "put": "bytes_per_s", "get": "bytes_per_s", "atomic": "ops_per_s"}
 MORE = {"lat": ["physical"], "bw": ["memcpy", "pipelined"]}
 def number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v < 1e15
 def figures(path, test=None):
@@ -46,6 +46,8 @@ figures lat '[("lat", 8, 1), ("lat", 1024, 1), ("lat", 65536, 1)]' lat --size 8,
 figures rate '[("rate", 8, 100), ("rate", 200, 100)]' rate --size 8,200 --window 100 "${few[@]}"
 figures rpc '[("rpc", 8, 1), ("rpc", 8, 16), ("rpc", 8, 64)]' rpc --window 1,16,64 "${few[@]}"
 figures bw '[("bw", 4096, 64), ("bw", 262144, 64)]' bw --size 4k,256k "${few[@]}"
+figures "put and get" '[("put", 1, 1), ("put", 65536, 1), ("get", 1, 1), ("get", 65536, 1)]' put get --size 1,64k "${few[@]}"
+figures atomic '[("atomic", 8, 1)]' atomic --size 64k "${few[@]}"
 figures wake '[("wake", 8, 1)]' wake --iterations 20 --rounds 1
 figures "several tests" '[("lat", 8, 1), ("rate", 8, 4096), ("rpc", 8, 64)]' lat rate rpc --size 8 "${few[@]}"
 figures "one of everything" '[("lat", 8, 1)]' lat --size 8 --iterations 1 --rounds 1

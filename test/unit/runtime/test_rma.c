@@ -37,12 +37,15 @@ Test(rma, put_and_get)
 Test(rma, without_on_done)
 {
     struct pair *p = new_pair(4096);
-    uint64_t old = 1;
+    uint64_t old = 1, squares[512];
 
-    for (uint64_t i = 0; i < 512; i++)
-        FAILS(plait_put(p->user, &p->key, i * 8, &(uint64_t){ i * i }, i < 500 ? 0 : 8, NULL, NULL), 0);
-    /* the compound literals are gone if these wait: so they must not, but for the first ones */
+    for (uint64_t i = 0; i < 512; i++) {
+        squares[i] = i * i;
+        FAILS(plait_put(p->user, &p->key, i * 8, &squares[i], 8, NULL, NULL), 0);
+    }
     cr_assert_eq(flush(p), 0);
+    cr_assert_eq(memcmp(p->addr, squares, sizeof squares), 0);
+    memset(p->addr, 0, 4096);
     FAILS(plait_atomic_add(p->user, &p->key, 8, 5, &old, NULL, NULL), 0);
     FAILS(plait_atomic_add(p->user, &p->key, 8, 5, NULL, NULL, NULL), 0);
     cr_assert_eq(flush(p), 0);

@@ -249,6 +249,8 @@ int plait_mem_export(struct plait_mem *mem, struct plait_conn *c, unsigned acces
     struct pli_key k;
     int rc;
 
+    if (!mem || !key)
+        return pli_fail(PLAIT_E_INVAL, "plait_mem_export() without %s", mem ? "a place for the key" : "a region");
     memset(key, 0, sizeof *key);
     rc = check(mem, c, access);
     if (rc < 0)

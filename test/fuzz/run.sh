@@ -41,4 +41,4 @@ fuzz() {
 }
 
 cd "$src"
-fuzz wire 17000 test/fuzz/fuzz_wire.c runtime/wire.c runtime/uri.c util/err.c
+fuzz wire 17000 test/fuzz/fuzz_wire.c runtime/wire.c runtime/wire_encode.c runtime/uri.c util/err.c

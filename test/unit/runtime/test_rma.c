@@ -96,6 +96,33 @@ Test(rma, nothing_at_all)
     end_pair(p);
 }
 
+/* A context is its own peer. */
+Test(rma, with_itself)
+{
+    struct pair *p = new_pair(4096);
+    struct plait_session_opts so;
+    struct plait_key key;
+    struct log self;
+    uint64_t old = 5;
+
+    log_init(&self, p->w);
+    so = session_opts(&self);
+    FAILS(plait_session_open(&self.s, p->w->ctx[0], p->w->uri, &so), 0);
+    WAIT(p->w, self.opened, 1);
+    WAIT(p->w, p->w->srv[1].c_opened, 1);
+    FAILS(plait_mem_export(p->mem, p->w->srv[1].conn[0], RW, &key), 0);
+    p->user = self.conn[0];
+    FAILS(plait_put(p->user, &key, 8, "itself", 7, NULL, NULL), 0);
+    FAILS(plait_atomic_add(p->user, &key, 0, 3, &old, NULL, NULL), 0);
+    cr_assert_eq(flush(p), 0);
+    cr_assert_eq(old, 0);
+    cr_assert_eq(p->addr[0], 3);
+    cr_assert_str_eq(p->addr + 8, "itself");
+    SAYS(plait_get(p->w->srv[1].conn[0], &key, 0, &old, 8, NULL, NULL), PLAIT_E_INVAL, "none that");
+    end_session(p->w, &self);
+    end_pair(p);
+}
+
 /* ---- before the region is there ---- */
 
 /* The key is used before the control channel has been read; order is kept, also with what needs no waiting. */
@@ -390,6 +417,9 @@ Test(rma, cannot_be_exported)
     SAYS(plait_mem_export(sealed, p->owner, PLAIT_ACCESS_WRITE, &key), PLAIT_E_INVAL, "PLAIT_MEM_WRITABLE");
     SAYS(plait_mem_export(sealed, p->owner, 0, &key), PLAIT_E_INVAL, "access 0x0");
     SAYS(plait_mem_export(sealed, p->owner, 4, &key), PLAIT_E_INVAL, "access 0x4");
+    SAYS(plait_mem_export(NULL, p->owner, RW, &key), PLAIT_E_INVAL, "a region");
+    SAYS(plait_mem_export(sealed, p->owner, RW, NULL), PLAIT_E_INVAL, "key");
+    SAYS(plait_mem_withdraw(NULL, NULL, NULL), PLAIT_E_INVAL, "key");
     SAYS(plait_mem_export(registered, p->owner, PLAIT_ACCESS_READ, &key), PLAIT_E_INVAL, "registered");
     FAILS(plait_mem_export(sealed, p->owner, PLAIT_ACCESS_READ, &key), 0);
     memcpy(plait_mem_addr(sealed), "sealed", 7);

@@ -154,6 +154,8 @@ void pli_rma_forked(void);
 /* rma_export.c */
 int pli_rma_exported(struct pli_link *link, const struct pli_wire_msg *msg);
 int pli_rma_withdrawn(struct pli_link *link, const struct pli_wire_msg *msg);
+/* Was the key made at this end of the link? */
+bool pli_rma_is_own(const struct pli_link *link, const struct pli_key *k);
 /* Withdraws the exports of a connection that has ended. */
 void pli_rma_exports_withdraw(struct pli_rma_conn *r);
 /* Ends all of them, on_gone is called with code. */

@@ -295,7 +295,7 @@ int plait_mem_export(struct plait_mem *mem, struct plait_conn *c, unsigned acces
 
 /* ---- the peer's answers ---- */
 
-static struct pli_export *find_export(struct pli_link *link, uint32_t number)
+static struct pli_export *find_export(const struct pli_link *link, uint32_t number)
 {
     struct pli_list *node;
 
@@ -308,6 +308,13 @@ static struct pli_export *find_export(struct pli_link *link, uint32_t number)
             return e;
     }
     return NULL;
+}
+
+bool pli_rma_is_own(const struct pli_link *link, const struct pli_key *k)
+{
+    const struct pli_export *e = find_export(link, k->number);
+
+    return e && e->secret == k->secret;
 }
 
 int pli_rma_exported(struct pli_link *link, const struct pli_wire_msg *msg)

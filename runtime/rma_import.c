@@ -327,6 +327,8 @@ static __attribute__((noinline, cold)) int why_not(struct plait_conn *c, const s
                         k->owner_ctx, k->peer_ctx, link->peer.ctx_id, link->ctx->id);
     if (k->number == 0)
         return pli_fail(PLAIT_E_INVAL, "the key is none that plait_mem_export() made");
+    if (pli_rma_is_own(link, k)) /* both ends are of one context */
+        return pli_fail(PLAIT_E_INVAL, "the key was made at this end of the session: it is for the other one");
     return 0;
 }
 

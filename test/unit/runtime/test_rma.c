@@ -118,7 +118,7 @@ Test(rma, with_itself)
     cr_assert_eq(old, 0);
     cr_assert_eq(p->addr[0], 3);
     cr_assert_str_eq(p->addr + 8, "itself");
-    SAYS(plait_get(p->w->srv[1].conn[0], &key, 0, &old, 8, NULL, NULL), PLAIT_E_INVAL, "none that");
+    SAYS(plait_get(p->w->srv[1].conn[0], &key, 0, &old, 8, NULL, NULL), PLAIT_E_INVAL, "this end");
     end_session(p->w, &self);
     end_pair(p);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One-sided operations: put, get, atomics, flush; what is refused. */
+#include <errno.h>
+#include <sys/mman.h>
+#include "runtime/rma.h"
 #include "test/unit/runtime/rma_util.h"
 
 TestSuite(rma, .timeout = 120);
@@ -340,6 +343,25 @@ Test(rma, access)
     SAYS(plait_atomic_add(p->user, &wo, 0, 1, NULL, NULL, NULL), PLAIT_E_PERM, "for writing");
     FAILS(plait_put(p->user, &wo, 0, "written", 8, NULL, NULL), 0);
     cr_assert_str_eq(p->addr, "written");
+    end_pair(p);
+}
+
+/* A region that may be written is exported for reading: not even the peer's whole process could write. */
+Test(rma, the_mapping_itself_forbids_it)
+{
+    struct pair *p = new_pair(4096);
+    struct plait_key key;
+    const struct pli_rma_link *r;
+
+    FAILS(plait_mem_export(p->mem, p->owner, PLAIT_ACCESS_READ, &key), 0);
+    cr_assert_eq(flush(p), 0);
+    settle(p->w);
+    r = p->user->link->rma;
+    cr_assert_eq(r->nimports, 2);
+    cr_assert_eq(mprotect(r->imports[0]->pm->addr, 4096, PROT_READ | PROT_WRITE), 0);
+    cr_assert_lt(mprotect(r->imports[1]->pm->addr, 4096, PROT_READ | PROT_WRITE), 0);
+    cr_assert_eq(errno, EACCES);
+    cr_assert_lt(mprotect(r->page->addr, PLI_RMA_PAGE, PROT_READ | PROT_WRITE), 0, "the key page");
     end_pair(p);
 }
 

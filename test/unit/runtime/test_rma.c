@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One-sided operations: put, get, atomics, flush; what is refused. */
 #include <errno.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include "runtime/rma.h"
 #include "test/unit/runtime/rma_util.h"
@@ -123,6 +124,86 @@ Test(rma, with_itself)
     cr_assert_str_eq(p->addr + 8, "itself");
     SAYS(plait_get(p->w->srv[1].conn[0], &key, 0, &old, 8, NULL, NULL), PLAIT_E_INVAL, "this end");
     end_session(p->w, &self);
+    end_pair(p);
+}
+
+/* ---- threads: contexts of one process, each with a thread of its own ---- */
+
+enum { THREADS = 3, TIMES = 20000 };
+
+struct user {
+    const struct pair *p;
+    struct plait_key key;
+    struct plait_session *s;
+    _Atomic int step; /* 1: it is open, 2: it has a key, 3: it is done */
+    pthread_t thread;
+};
+
+static void *user_main(void *arg)
+{
+    static const struct plait_conn_ops ops = { .on_open = NULL };
+    struct plait_session_opts o = PLAIT_SESSION_OPTS_INIT;
+    struct user *u = arg;
+    struct plait_ctx *ctx;
+    struct outcome f = { 0 };
+    uint64_t old;
+    int rc;
+
+    o.conn_ops = &ops;
+    rc = plait_ctx_create(&ctx, NULL);
+    if (rc == 0)
+        rc = plait_session_open(&u->s, ctx, u->p->w->uri, &o);
+    if (rc == 0)
+        rc = plait_session_wait(u->s, -1);
+    atomic_store(&u->step, rc == 0 ? 1 : 3);
+    while (atomic_load(&u->step) == 1)
+        plait_ctx_poll(ctx);
+    for (int i = 0; i < TIMES && rc == 0; i++) {
+        struct plait_conn *c = plait_session_conn(u->s, 0);
+
+        while ((rc = plait_atomic_add(c, &u->key, 0, 1, i % 7 ? NULL : &old, NULL, NULL)) == PLAIT_E_AGAIN)
+            plait_ctx_poll(ctx); /* the region has not come yet */
+        if (i % 100 == 0)
+            plait_ctx_poll(ctx);
+        if (rc == 0 && i == TIMES - 1)
+            rc = plait_rma_flush(c, on_done, &f);
+    }
+    while (rc == 0 && f.n == 0)
+        plait_ctx_poll(ctx);
+    plait_session_release(u->s);
+    atomic_store(&u->step, 3);
+    plait_ctx_destroy(ctx);
+    return rc || f.status ? arg : NULL;
+}
+
+Test(rma, threads)
+{
+    struct pair *p = new_pair(4096);
+    struct user u[THREADS];
+    uint64_t mine = 0;
+    void *bad;
+
+    for (int i = 0; i < THREADS; i++) {
+        u[i] = (struct user){ .p = p };
+        pthread_create(&u[i].thread, NULL, user_main, &u[i]);
+        while (atomic_load(&u[i].step) == 0)
+            poll_all(p->w);
+        cr_assert_eq(atomic_load(&u[i].step), 1);
+        WAIT(p->w, p->w->srv[i + 1].c_opened, 1);
+        FAILS(plait_mem_export(p->mem, p->w->srv[i + 1].conn[0], RW, &u[i].key), 0);
+    }
+    for (int i = 0; i < THREADS; i++)
+        atomic_store(&u[i].step, 2);
+    for (int i = 0; i < THREADS; i++) {
+        while (atomic_load(&u[i].step) != 3) {
+            poll_all(p->w);
+            atomic_fetch_add((_Atomic uint64_t *)(void *)p->addr, 1);
+            mine++;
+        }
+        pthread_join(u[i].thread, &bad);
+        cr_assert_null(bad);
+    }
+    cr_assert_eq(atomic_load((_Atomic uint64_t *)(void *)p->addr), THREADS * TIMES + mine);
     end_pair(p);
 }
 

@@ -1,19 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* MEM frames of the control channel go to who they are for. */
 #include <unistd.h>
+#include "runtime/conn.h"
 #include "runtime/rma.h"
 
 static int refuse(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
-    switch (msg->mem.op) {
-    case PLI_MEM_EXPORT:
-    case PLI_MEM_EXPORTED:
-    case PLI_MEM_WITHDRAW:
-    case PLI_MEM_WITHDRAWN:
-        return pli_rma_frame(link, msg, fds);
-    default:
-        break;
-    }
     for (int i = 0; i < msg->nfds; i++)
         close(fds[i]);
     return pli_link_breach(link, "MEM of kind %u on an established control channel", msg->mem.op);
@@ -29,6 +21,11 @@ int pli_mem_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fd
     case PLI_MEM_PROBE:
     case PLI_MEM_PROBED:
         return pli_cma_frame(link, msg, fds);
+    case PLI_MEM_EXPORT:
+    case PLI_MEM_EXPORTED:
+    case PLI_MEM_WITHDRAW:
+    case PLI_MEM_WITHDRAWN:
+        return pli_rma_frame(link, msg, fds);
     default:
         return refuse(link, msg, fds);
     }

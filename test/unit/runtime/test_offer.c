@@ -111,7 +111,8 @@ Test(offer, what_is_not_offered)
 {
     static char elsewhere[20000];
     struct world *w = listening_world();
-    struct plait_mem *mem = new_region(64 * KIB), *registered;
+    struct plait_mem_opts opts = PLAIT_MEM_OPTS_INIT;
+    struct plait_mem *mem = new_region(64 * KIB), *registered, *writable;
     char *p = plait_mem_addr(mem);
     struct outcome o = { 0 };
     struct plait_out out;
@@ -137,10 +138,20 @@ Test(offer, what_is_not_offered)
     out = nocopy(elsewhere, sizeof elsewhere, &o);
     FAILS(plait_sendx(cli.conn[0], &out), 0);
     WAIT(w, o.n, 4);
+    /* its descriptor would let the peer write */
+    opts.flags = PLAIT_MEM_WRITABLE;
+    cr_assert_eq(plait_mem_alloc(&writable, 64 * KIB, &opts), 0);
+    for (unsigned i = 5; i < 10; i++) {
+        out = nocopy(plait_mem_addr(writable), 20000, &o);
+        FAILS(plait_sendx(cli.conn[0], &out), 0);
+        WAIT(w, o.n, i);
+        settle(w);
+    }
+    plait_mem_release(writable);
     cr_assert_eq(ctx_stats(w->ctx[1]).offers_sent, before);
     out = nocopy(p, PLAIT_OFFER_MIN, &o);
     FAILS(plait_sendx(cli.conn[0], &out), 0);
-    WAIT(w, o.n, 5);
+    WAIT(w, o.n, 10);
     cr_assert_eq(ctx_stats(w->ctx[1]).offers_sent, before + 1);
     end_session(w, &cli);
     end_world(w);

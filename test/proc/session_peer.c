@@ -7,6 +7,7 @@
  *   session_peer offers URI          sends long messages from a region, as fast as they are released
  *   session_peer holds URI           holds every message that comes, for ever
  * until it is killed, or its standard input ends. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -120,15 +121,15 @@ static int links(int n, const char *uri)
 static struct {
     struct plait_conn *conn;
     uint64_t *p;
-    uint64_t sent, done;
+    uint64_t sent;
+    bool busy[OFFERS]; /* parts of the region: they are released in any order */
 } offers;
 
 static void offer_more(void);
 
 static void offer_done(int status, void *arg)
 {
-    (void)arg;
-    offers.done++;
+    *(bool *)arg = false;
     if (status == 0)
         offer_more();
 }
@@ -137,17 +138,21 @@ static void offer_more(void)
 {
     int rc = 0;
 
-    while (rc == 0 && offers.sent - offers.done < OFFERS) {
+    for (unsigned k = 0; k < OFFERS && rc == 0; k++) {
         struct plait_out out = PLAIT_OUT_INIT;
-        uint64_t *p = offers.p + offers.sent % (2 * OFFERS) * (OFFER_LEN / 8);
+        uint64_t *p = offers.p + k * (OFFER_LEN / 8);
 
+        if (offers.busy[k])
+            continue;
         for (size_t i = 0; i < OFFER_LEN / 8; i++)
             p[i] = offers.sent;
         out.flags = PLAIT_NOCOPY;
         out.data = p;
         out.len = OFFER_LEN;
         out.on_done = offer_done;
+        out.arg = &offers.busy[k];
         rc = plait_sendx(offers.conn, &out);
+        offers.busy[k] = rc == 0;
         offers.sent += rc == 0;
     }
 }
@@ -187,7 +192,7 @@ static int offer_or_hold(const char *uri, int hold)
     ops.on_writable = offer_writable;
     o.conn_ops = &ops;
     o.max_msg = OFFER_LEN;
-    if (plait_mem_alloc(&mem, 2 * OFFERS * OFFER_LEN, NULL) < 0)
+    if (plait_mem_alloc(&mem, OFFERS * OFFER_LEN, NULL) < 0)
         return fail("allocating a region");
     offers.p = plait_mem_addr(mem);
     if (plait_session_open(&s, ctx, uri, &o) < 0 || plait_session_wait(s, -1) < 0)

@@ -141,7 +141,7 @@ int pli_session_set_opts(struct plait_session *s, const struct plait_session_opt
     s->max_msg = o->max_msg;
     s->open_timeout_ms = o->open_timeout_ms;
     s->linger_ms = o->linger_ms;
-    s->offer_min = o->offer_min ? o->offer_min : PLAIT_OFFER_MIN;
+    s->offer_min = !o->offer_min ? PLAIT_OFFER_MIN : o->offer_min < 64 ? 64 : o->offer_min;
     s->take = o->take;
     pli_offer_env(&s->take); /* was checked with the options */
     if (o->data_len) {

@@ -94,7 +94,7 @@ struct plait_session_opts {
                                    kept by the context for the next one */
     uint32_t open_timeout_ms; /**< client: for the whole opening (5000) */
     uint32_t linger_ms;       /**< how long an orderly close may take before it becomes an abort (5000) */
-    uint32_t offer_min;       /**< bytes: shorter messages are never offered; 0: PLAIT_OFFER_MIN */
+    uint32_t offer_min;       /**< bytes, 64 at least: shorter messages are never offered; 0: PLAIT_OFFER_MIN */
     unsigned take;            /**< enum plait_take: what to do with long messages */
 };
 #define PLAIT_SESSION_OPTS_INIT \

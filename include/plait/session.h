@@ -49,8 +49,8 @@ struct plait_conn_ops {
      *  plait_msg_hold(). A request that is neither replied to nor held is answered with PLAIT_E_NOREPLY. */
     void (*on_message)(struct plait_conn *conn, struct plait_msg *msg, void *arg);
     /** A request or one-way message that was offered, that comes in parts, or that has at least offer_min bytes, is announced, once, before
-     *  any of its data has moved; on_message follows when it is there, or on_closed. Say where the data is to be put with plait_offer_into() or plait_offer_copy(), or
-     *  do nothing: then it is given in place, or in a buffer of plait's. offer is valid until the callback returns. */
+     *  any of its data has moved; on_message follows when it is there, or on_closed. Say where the data is to be put with
+     *  plait_offer_into() or plait_offer_copy(), or do nothing: then it is given in place, or in a buffer of plait's. offer is valid until the callback returns. */
     void (*on_offer)(struct plait_conn *conn, struct plait_offer *offer, void *arg);
     /** After a send returned PLAIT_E_AGAIN: there is space again. */
     void (*on_writable)(struct plait_conn *conn, void *arg);

@@ -8,12 +8,16 @@ top=${top_srcdir:-$(cd "$(dirname "$0")/../.." && pwd)}
 bin=${top_builddir:-$top}/test/proc
 openmpi=${MPIRUN_OPENMPI:-$(command -v mpirun.openmpi)}
 mpich=${MPIEXEC_MPICH:-$(command -v mpiexec.mpich)}
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+tmp=$(mktemp -d) || exit 1
+failed=0 ended=0
+tell_failures() {
+    [ $failed = 0 ] || cat "$tmp/failed"
+    rm -rf "$tmp"
+}
+trap tell_failures EXIT
 export TMPDIR=$tmp
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export LSAN_OPTIONS="suppressions=$top/test/proc/launchers.supp:print_suppressions=0:${LSAN_OPTIONS:-}"
-failed=0
 
 if [ -z "$openmpi" ] && [ -z "$mpich" ]; then
     echo "SKIP: neither Open MPI's mpirun.openmpi nor MPICH's mpiexec.mpich is installed"
@@ -23,27 +27,38 @@ fi
 unset PLAIT_JOB
 for v in $(compgen -e | grep -E '^(PMI_|PMIX_|OMPI_COMM_WORLD_|SLURM_)'); do unset "$v"; done
 
-# launch KIND N PROGRAM ARGUMENT...: the exit status is the launcher's, the output is in $tmp/out
+# command_ended ARGUMENT...: its output is in $tmp/out, its exit status, which is also ours, in $ended
+command_ended() {
+    timeout 120 "$@" >"$tmp/out" 2>&1 </dev/null
+    ended=$?
+    return $ended
+}
+
+# launch KIND N PROGRAM ARGUMENT...: the exit status is the launcher's
 launch() {
     local kind=$1 n=$2
     shift 2
     case $kind in
-    pmix) timeout 120 "$openmpi" --oversubscribe --bind-to none -n "$n" "$@" >"$tmp/out" 2>&1 ;;
-    pmi1) timeout 120 "$mpich" -n "$n" "$@" >"$tmp/out" 2>&1 ;;
-    none) timeout 120 "$@" >"$tmp/out" 2>&1 ;;
-    esac </dev/null
+    pmix) command_ended "$openmpi" --oversubscribe --bind-to none -n "$n" "$@" ;;
+    pmi1) command_ended "$mpich" -n "$n" "$@" ;;
+    none) command_ended "$@" ;;
+    esac
 }
 
-# verdict NAME CONDITION...: the condition is a command
+# verdict NAME CONDITION...: the condition is a command. What a failed case printed is told at the end, where a
+# shortened log still has it.
 verdict() {
-    local name=$1
+    local name=$1 began=$SECONDS
     shift
     if "$@"; then
         echo "[PASS] $name"
     else
         echo "[FAIL] $name"
         failed=1
-        sed 's/^/    /' "$tmp/out"
+        {
+            echo "--- $name: exit status $ended after $((SECONDS - began)) s, and this output:"
+            sed 's/^/    /' "$tmp/out"
+        } >>"$tmp/failed"
     fi
 }
 
@@ -104,10 +119,15 @@ with_mpi() { # with_mpi KIND PROGRAM
     done
 }
 
-# Two nodes: a remote shell that drops its options and the host's name, and stays here.
+# Two nodes: a remote shell that drops its options and stays here. It gives each "host" a folder of its own for
+# temporary files: Open MPI's daemons make the same session folders on every host, and a daemon gives up when
+# another makes one between its look for it and its mkdir.
 cat >"$tmp/agent" <<'END'
 #!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift; done
+TMPDIR=$TMPDIR/$1
+export TMPDIR
+mkdir -p "$TMPDIR" || exit 1
 shift
 exec sh -c "$*"
 END
@@ -116,7 +136,7 @@ chmod +x "$tmp/agent"
 two_nodes() { # two_nodes EXPECTED COMMAND...
     local want=$1
     shift
-    timeout 120 "$@" >"$tmp/out" 2>&1 </dev/null &&
+    command_ended "$@" &&
         [ "$(grep '^rank .*;' "$tmp/out" | sort | tr -d '\n')" = "$want" ]
 }
 

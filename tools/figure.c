@@ -77,6 +77,12 @@ struct json_object *figure_json(const struct figure *f)
         json_object_object_add(o, "pipelined", figure_number(f->pipelined_limit, digits));
     }
     json_object_object_add(o, "ratio", figure_number(f->ratio, FIGURE_RATIO));
+    if (f->take)
+        json_object_object_add(o, "take", json_object_new_string(f->take));
+    if (f->test == PERF_LAT)
+        json_object_object_add(o, "touch", json_object_new_string(f->touch ? "copy" : "none"));
+    if (f->test == PERF_BW)
+        json_object_object_add(o, "duplex", json_object_new_boolean(f->duplex));
     json_object_object_add(o, "rounds", json_object_new_int64(f->rounds));
     json_object_object_add(o, "iterations", json_object_new_int64((int64_t)f->iterations));
     json_object_array_add(cpus, json_object_new_int(f->cpu_a));
@@ -95,12 +101,19 @@ void figure_print_json(struct json_object *o)
 
 /* ---- table ---- */
 
+static const char *manner(const struct figure *f)
+{
+    if (f->test == PERF_LAT && f->touch)
+        return ", copied by both receivers";
+    return f->test == PERF_BW && f->duplex ? ", both directions at once" : "";
+}
+
 void figure_print_head(const struct figure *f)
 {
     const char *unit = tests[f->test].unit;
 
-    printf("%s: %s, %s, over %s, CPUs %d and %d, medians of %u rounds\n", tests[f->test].name,
-           tests[f->test].what, unit, f->transport, f->cpu_a, f->cpu_b, f->rounds);
+    printf("%s: %s%s, %s, over %s, CPUs %d and %d, medians of %u rounds\n", tests[f->test].name,
+           tests[f->test].what, manner(f), unit, f->transport, f->cpu_a, f->cpu_b, f->rounds);
     if (is_time(f->test))
         printf("%9s %9s %9s %9s %9s %9s %9s %9s %7s\n", "size", "min", "p50", "p90", "p99", "max", "limit",
                f->test == PERF_LAT ? "physical" : "", "ratio");

@@ -16,6 +16,9 @@ struct figure {
     const char *transport;
     size_t size;          /* bytes of a message */
     unsigned window;
+    const char *take;     /* how long messages are taken, or NULL */
+    bool touch;           /* lat: both sides copy what they get */
+    bool duplex;          /* bw: both directions at once */
     unsigned rounds;
     unsigned long iterations; /* in each round */
     int cpu_a, cpu_b;

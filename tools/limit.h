@@ -102,6 +102,10 @@ struct limit_bw {
 
 /* Runs each form for about `bytes` bytes in messages of `size` bytes (1 to LIMIT_BW_MAX_SIZE). */
 int limit_bw_run(struct limit_pair *p, size_t size, unsigned long bytes, struct limit_bw *out);
+
+/* The same in both directions at once: `bytes` bytes each way, each process copies in and out by turns; the
+ * figures are the sums. memcpy in one process is no form of this: its figure is there, but never the best. */
+int limit_duplex_run(struct limit_pair *p, size_t size, unsigned long bytes, struct limit_bw *out);
 const char *limit_bw_name(int form);
 
 /* Wake-ups, one way (half a round trip), ns, medians. */

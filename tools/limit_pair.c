@@ -96,9 +96,11 @@ int limit_buffers(struct limit_pair *p, size_t len, int count)
 {
     int i;
 
-    if (len <= p->buf_len)
+    if (len <= p->buf_len && p->buf[count - 1])
         return 0;
-    for (i = 0; i < count; i++) {
+    if (len < p->buf_len)
+        len = p->buf_len; /* one more of them */
+    for (i = 0; i < 2; i++) {
         if (p->buf[i])
             munmap(p->buf[i], p->buf_len);
         p->buf[i] = NULL;
@@ -130,8 +132,8 @@ static void obey(struct limit_pair *p, const struct limit_cmd *cmd)
 
     if (pin_to(cmd->cpu))
         err = errno;
-    if (!err && cmd->op == LIMIT_OP_BW)
-        err = limit_buffers(p, cmd->size, 1);
+    if (!err && (cmd->op == LIMIT_OP_BW || cmd->op == LIMIT_OP_DUPLEX))
+        err = limit_buffers(p, cmd->size, cmd->op == LIMIT_OP_DUPLEX ? 2 : 1);
     p->shm->failed = err;
     limit_store(&p->shm->ready, cmd->token);
     if (err || limit_wait(p, &p->shm->go, cmd->token, false))
@@ -145,6 +147,9 @@ static void obey(struct limit_pair *p, const struct limit_cmd *cmd)
         break;
     case LIMIT_OP_BW:
         limit_bw_peer(p, cmd);
+        break;
+    case LIMIT_OP_DUPLEX:
+        limit_duplex_peer(p, cmd);
         break;
     case LIMIT_OP_EVENTFD:
         limit_eventfd_peer(p, cmd);
@@ -247,6 +252,8 @@ int limit_start(struct limit_pair *p, struct limit_cmd *cmd)
     limit_store(&m->line_ab, 0);
     limit_store(&m->head, 0);
     limit_store(&m->tail, 0);
+    limit_store(&m->head_back, 0);
+    limit_store(&m->tail_back, 0);
     if (send(p->sock, cmd, sizeof(*cmd), MSG_NOSIGNAL) != (ssize_t)sizeof(*cmd))
         return died(p);
     if (limit_wait(p, &m->ready, cmd->token, true))
@@ -327,7 +334,7 @@ int limit_pair_open(struct limit_pair **out, int cpu_a, int cpu_b)
                   -1, 0);
     if (p->shm == MAP_FAILED) {
         p->shm = NULL;
-        rc = limit_fail_errno("mmap of 2 MiB of shared memory");
+        rc = limit_fail_errno("mmap of 4 MiB of shared memory");
         goto err;
     }
     rc = start_peer(p);

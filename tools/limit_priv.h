@@ -10,7 +10,7 @@
 #define LIMIT_RING_BYTES (2u << 20)
 #define LIMIT_PARTS 5 /* a figure is the median of so many parts, so that one interruption does not count */
 
-enum limit_op { LIMIT_OP_LAT, LIMIT_OP_RATE, LIMIT_OP_BW, LIMIT_OP_EVENTFD, LIMIT_OP_FUTEX };
+enum limit_op { LIMIT_OP_LAT, LIMIT_OP_RATE, LIMIT_OP_BW, LIMIT_OP_DUPLEX, LIMIT_OP_EVENTFD, LIMIT_OP_FUTEX };
 
 /* One order to the peer, a packet on the socket. */
 struct limit_cmd {
@@ -30,10 +30,13 @@ struct limit_shm {
     _Alignas(128) uint64_t line_ab;  /* written by both */
     _Alignas(128) uint64_t head;     /* producer (caller) */
     _Alignas(128) uint64_t tail;     /* consumer (peer) */
+    _Alignas(128) uint64_t head_back; /* the other way: producer (peer) */
+    _Alignas(128) uint64_t tail_back; /* consumer (caller) */
     _Alignas(128) uint32_t futex_a;
     _Alignas(128) uint32_t futex_b;
     _Alignas(128) int32_t failed;    /* peer: errno of what kept it from getting ready */
     _Alignas(4096) unsigned char ring[LIMIT_RING_BYTES];
+    _Alignas(4096) unsigned char ring_back[LIMIT_RING_BYTES];
 };
 
 struct limit_pair {
@@ -47,7 +50,7 @@ struct limit_pair {
     int cpu_a, cpu_b;
     pid_t parent, peer;
     uint64_t token;
-    unsigned char *buf[2]; /* private memory for copies: caller's source and target, peer's target */
+    unsigned char *buf[2]; /* private memory: caller's source and target, peer's target and source */
     size_t buf_len;
     unsigned char saved_mask[1024 / 8]; /* the caller's affinity between limit_begin() and limit_end() */
     char note[200];
@@ -74,6 +77,7 @@ int limit_buffers(struct limit_pair *p, size_t len, int count);
 void limit_lat_peer(struct limit_pair *p, const struct limit_cmd *cmd);
 void limit_rate_peer(struct limit_pair *p, const struct limit_cmd *cmd);
 void limit_bw_peer(struct limit_pair *p, const struct limit_cmd *cmd);
+void limit_duplex_peer(struct limit_pair *p, const struct limit_cmd *cmd);
 void limit_eventfd_peer(struct limit_pair *p, const struct limit_cmd *cmd);
 void limit_futex_peer(struct limit_pair *p, const struct limit_cmd *cmd);
 

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPT_SERVE = 256, OPT_CONNECT, OPT_CPUS, OPT_JSON, OPT_ROUNDS, OPT_BATCH, OPT_PEER };
+enum { OPT_SERVE = 256, OPT_CONNECT, OPT_CPUS, OPT_JSON, OPT_ROUNDS, OPT_BATCH,
+       OPT_TAKE, OPT_TOUCH, OPT_DUPLEX, OPT_PEER };
 
 static const struct argp_option options[] = {
     { "size", 's', "LIST", 0, "Bytes of a message, as 8,64,1k,4k,64k (each test has its own)", 0 },
@@ -15,6 +16,9 @@ static const struct argp_option options[] = {
     { "iterations", 'n', "N", 0, "Messages or round trips in each round", 0 },
     { "rounds", OPT_ROUNDS, "N", 0, "Rounds, of which the median is taken (5)", 0 },
     { "batch", OPT_BATCH, "N", 0, "rate: messages that go out together, with PLAIT_MORE (16)", 0 },
+    { "duplex", OPT_DUPLEX, NULL, 0, "bw: both sides stream at once; the figure is the sum", 0 },
+    { "take", OPT_TAKE, "HOW", 0, "How long messages are taken: auto, place, copy, cma or ring (auto)", 0 },
+    { "touch", OPT_TOUCH, "HOW", 0, "lat: what receivers do with the bytes: none or copy (none)", 0 },
     { "transport", 't', "NAME", 0, "auto, shm or ofi (auto)", 0 },
     { "cpus", OPT_CPUS, "A,B", 0, "CPUs of the two sides (the first two cores that may be used)", 0 },
     { "json", OPT_JSON, NULL, 0, "One JSON object per line and figure", 0 },
@@ -48,10 +52,18 @@ static const char doc[] =
     "means of 32, and p99 hides what is shorter than that. The limit is the best raw ping-pong of 8 bytes "
     "over two cache lines with one writer each, whatever the size; `physical' is the best over one line "
     "that both write. Every round trip of wake is timed by itself; its limit is a raw eventfd.\n\n"
+    "lat --touch none measures what the API gives: a message is received where it lies, nobody reads its "
+    "bytes, and each side writes a whole new one; so does ucp_am_lat of UCX. With --touch copy each side "
+    "first copies what it got into memory of its own, as a tagged receive or MPI_Recv does.\n\n"
+    "lat, rate and bw send messages of 8 KiB and more from memory of plait_mem_alloc() with PLAIT_NOCOPY, "
+    "shorter ones with plait_send(). --take says what both sides do with those that stay with their sender: "
+    "in place, copied from there, read with process_vm_readv (cma), or through the ring like shorter ones; "
+    "auto leaves it to plait. This version has the ring only.\n\n"
     "rate, rpc, bw: a round's figure is the median of its ten parts, so that one interruption does not "
     "count; short rounds are one part. The limit of rate is the best bare ring with one producer and one "
     "consumer; of rpc half of that, or window by the raw round trip, whichever is less; of bw the best of "
-    "memcpy in one process and a pipelined copy between two.\n\n"
+    "memcpy in one process and a pipelined copy between two; with --duplex the best of pipelined copies in "
+    "both directions at once.\n\n"
     "put, get, atomic: the peer's program takes no part. The limit of put and get is memcpy in one process, "
     "of atomic a locked add to a line that nobody else touches, in shared memory.\n\n"
     "With one core only, both sides share it and sleep instead of polling; the figures then mean little.\n\n"
@@ -59,6 +71,8 @@ static const char doc[] =
     "  plait perf lat --size 8\n"
     "  plait perf lat rate rpc --json | jq '{test, size, ratio}'\n"
     "  plait perf rpc --window 1,16,64 --cpus 2,3\n"
+    "  plait perf bw --size 64k,1M,64M --duplex\n"
+    "  plait perf lat --size 1k,4k --touch copy\n"
     "  plait perf --serve plait://127.0.0.1:7001        in one terminal, and in another:\n"
     "  plait perf lat --connect plait://127.0.0.1:7001";
 
@@ -107,6 +121,10 @@ static void check(struct perf_opts *o, struct argp_state *state)
         argp_error(state, "--size: %zu bytes are more than %uM", max, LIMIT_BW_MAX_SIZE >> 20);
     if (o->serve && (o->tests || o->connect))
         argp_error(state, "--serve serves all tests of others: name no test, and no --connect, beside it");
+    if (o->duplex && !(o->tests & 1u << PERF_BW))
+        argp_error(state, "--duplex is for the test bw");
+    if (o->touch && !(o->tests & 1u << PERF_LAT))
+        argp_error(state, "--touch is for the test lat");
     if (!o->serve && !o->tests)
         argp_error(state, "a test is missing: limit, lat, rate, rpc, bw, wake, put, get, atomic or all");
 }
@@ -121,6 +139,16 @@ static void parse_text(int key, char *arg, struct argp_state *state)
         if (strcmp(arg, "auto") != 0 && strcmp(arg, "shm") != 0 && strcmp(arg, "ofi") != 0)
             argp_error(state, "--transport: there is no transport '%s', but auto, shm and ofi", arg);
         o->transport = arg;
+        break;
+    case OPT_TAKE:
+        if (!perf_take_known(arg))
+            argp_error(state, "--take: there is no way '%s', but auto, place, copy, cma and ring", arg);
+        o->take = arg;
+        break;
+    case OPT_TOUCH:
+        if (strcmp(arg, "none") != 0 && strcmp(arg, "copy") != 0)
+            argp_error(state, "--touch: '%s' is neither none nor copy", arg);
+        o->touch = strcmp(arg, "copy") == 0;
         break;
     case OPT_CPUS:
         if (cli_parse_cpus(arg, o->cpus, &why))
@@ -162,10 +190,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_JSON:
         o->json = true;
         break;
+    case OPT_DUPLEX:
+        o->duplex = true;
+        break;
     case OPT_PEER:
         o->peer = true;
         break;
     case 't':
+    case OPT_TAKE:
+    case OPT_TOUCH:
     case OPT_CPUS:
     case OPT_SERVE:
     case OPT_CONNECT:
@@ -184,7 +217,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 int cmd_perf(int argc, char **argv)
 {
     static const struct argp argp = { options, parse, args_doc, doc, NULL, NULL, NULL };
-    struct perf_opts o = { .rounds = 5, .batch = 16, .transport = "auto", .cpus = { -1, -1 } };
+    struct perf_opts o = { .rounds = 5, .batch = 16, .transport = "auto", .take = "auto",
+                           .cpus = { -1, -1 } };
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     argp_parse(&argp, argc, argv, 0, NULL, &o);

@@ -16,14 +16,16 @@
 /* ---- between client and peer ---- */
 
 /* Begins the private data of both sides: name and version of this small protocol. The client adds
- * " window=N", the peer " cpu=N". */
-#define PERF_HELLO "plait-perf 1"
+ * " window=N take=NAME", the peer " cpu=N". */
+#define PERF_HELLO "plait-perf 2"
 
 enum perf_mode {
     PERF_IDLE,
-    PERF_ECHO,  /* a one-way message is sent back */
-    PERF_SINK,  /* one-way messages are counted */
-    PERF_REPLY, /* requests are answered with their own bytes */
+    PERF_ECHO,      /* a one-way message is answered by another one of that size, and not looked at */
+    PERF_ECHO_COPY, /* ... and copied first */
+    PERF_SINK,      /* one-way messages are counted */
+    PERF_REPLY,     /* requests are answered with their own bytes */
+    PERF_DUPLEX,    /* one-way messages are counted; after an empty one, n of `size` bytes are sent */
 };
 
 enum perf_op { PERF_START = 1, PERF_COUNT, PERF_STOP, PERF_EXPORT };
@@ -33,6 +35,7 @@ struct perf_cmd {
     uint32_t op, mode;
     uint32_t spin; /* nonzero: poll without sleep until PERF_STOP */
     uint32_t zero;
+    uint64_t size, n; /* PERF_START: bytes of each message, messages of the round */
 };
 
 /* Data of its reply. */
@@ -52,6 +55,9 @@ struct perf_opts {
     unsigned long rounds;
     unsigned long batch;       /* of rate */
     const char *transport;     /* "auto", "shm", "ofi" */
+    const char *take;          /* see perf_take() */
+    bool touch;                /* lat: both sides copy what they get */
+    bool duplex;               /* bw: both directions at once */
     int cpus[2];               /* client, peer; -1: as placement says */
     bool json;
     const char *serve, *connect;
@@ -63,6 +69,36 @@ void perf_choose_cpus(int cpus[2]);
 
 /* perf --serve; returns the exit status. Blocks until it is told to end. */
 int perf_serve(const struct perf_opts *o);
+
+/* Whether there is such a way. */
+bool perf_take_known(const char *take);
+/* Sets what the session does with long messages: "auto", "place", "copy", "cma", "ring". NULL, or why not. */
+const char *perf_take(struct plait_session_opts *so, const char *take);
+
+/* ---- what is sent ---- */
+
+#define PERF_LONG 8192u /* from so many bytes on a message goes from where it lies, with PLAIT_NOCOPY */
+
+struct perf_payload {
+    struct plait_mem *mem;
+    unsigned char *data; /* nobody changes it while messages go from it */
+    size_t size;
+    unsigned char *copy; /* where received messages are copied, or NULL */
+};
+
+/* 0 or a negative code, with plait_error_text(); of the copy's memory the only one is PLAIT_E_NOMEM. */
+int perf_payload_open(struct perf_payload *p, size_t size);
+int perf_payload_open_copy(struct perf_payload *p, size_t size);
+void perf_payload_close(struct perf_payload *p);
+
+/* A one-way message; its memory stays unchanged until the connection has ended. As plait_send(). */
+int perf_send_long(struct plait_conn *conn, const void *data, size_t size, unsigned flags);
+static inline int perf_send(struct plait_conn *conn, const void *data, size_t size, unsigned flags)
+{
+    if (__builtin_expect(size < PERF_LONG, 1))
+        return plait_send(conn, data, size, flags);
+    return perf_send_long(conn, data, size, flags);
+}
 
 /* ---- the peer process of a client ---- */
 
@@ -90,7 +126,7 @@ struct perf_client {
     struct plait_session *session;
     struct plait_conn *conn;
     struct plait_timer *watchdog;
-    const char *uri;
+    const char *uri, *take;
     char transport[16];
     int peer_cpu;         /* -1: unknown */
     bool park;            /* sleep while waiting: polling would keep the peer from running */
@@ -105,10 +141,12 @@ struct perf_client {
     bool done;            /* what perf_wait() waits for */
     bool blocked;         /* a send found no space */
     const unsigned char *buf;
+    unsigned char *copy;  /* lat --touch copy: for what comes */
     size_t size;
     unsigned window;
     unsigned batch, batch_left;
-    unsigned long left, to_send;
+    unsigned long n, left, to_send;
+    unsigned long moved, total; /* duplex: messages in both directions */
     unsigned long part, part_left;
     double t0;
     double *samples;      /* ns, half round trips */
@@ -123,6 +161,9 @@ int perf_client_open(struct perf_client *c, const struct plait_conn_ops *ops, un
 int perf_client_close(struct perf_client *c);
 /* A control request and its reply, in c->answer. */
 int perf_control(struct perf_client *c, enum perf_op op, enum perf_mode mode);
+
+/* on_writable of the tests: ends perf_wait_space(). */
+void perf_on_writable(struct plait_conn *conn, void *arg);
 
 /* Waits until c->done (and clears it), or for space until !c->blocked. */
 int perf_wait(struct perf_client *c);
@@ -170,6 +211,21 @@ const struct perf_kind *perf_kind(enum perf_test t);
 const struct perf_kind *perf_rma_kind(enum perf_test t);
 /* Their peer's side: answers PERF_EXPORT, whose data is a size (u64), with the key of *mem, which is made if it is NULL. */
 void perf_export(struct plait_mem **mem, struct plait_key *key, struct plait_msg *msg);
+extern const struct perf_kind perf_lat_copy_kind; /* lat --touch copy */
+extern const struct perf_kind perf_duplex_kind;   /* bw --duplex */
+
+#define PERF_BW_SIZES "4k,64k,1M,4M,64M"
+#define PERF_BW_WINDOW "64"
+
+/* Parts of a round of n messages: of how many messages each; one is over now; messages a second, from parts
+ * of `part` messages each (what n has beyond them is not counted). */
+unsigned long perf_part_of(const struct perf_client *c, unsigned long n);
+void perf_part_over(struct perf_client *c);
+double perf_parts_rate(const struct perf_client *c, unsigned long part);
+
+int perf_duplex_limit(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
+                      struct perf_limits *out);
+unsigned long perf_bw_iterations(size_t size);
 
 /* Runs the tests; prints figures and errors; returns the exit status. */
 int perf_run(const struct perf_opts *o);

@@ -121,11 +121,12 @@ int perf_client_open(struct perf_client *c, const struct plait_conn_ops *ops, un
     struct plait_session_opts so = PLAIT_SESSION_OPTS_INIT;
     struct plait_conn_info info = { .size = sizeof(info) };
     char data[64];
+    const char *why;
 
     c->closing = c->closed = c->done = c->blocked = false;
     c->conn = NULL;
     c->peer_cpu = -1;
-    snprintf(data, sizeof(data), PERF_HELLO " window=%u", window);
+    snprintf(data, sizeof(data), PERF_HELLO " window=%u take=%s", window, c->take);
     so.session_ops = &session_ops;
     so.conn_ops = ops;
     so.arg = c;
@@ -133,6 +134,9 @@ int perf_client_open(struct perf_client *c, const struct plait_conn_ops *ops, un
     so.data_len = strlen(data);
     so.window = window;
     so.max_msg = LIMIT_BW_MAX_SIZE;
+    why = perf_take(&so, c->take);
+    if (why)
+        return perf_fail(c, PLAIT_E_INVAL, "--take %s: %s", c->take, why);
     if (plait_session_open(&c->session, c->ctx, c->uri, &so) < 0)
         return perf_fail(c, PLAIT_E_CLOSED, NULL);
     if (plait_session_wait(c->session, -1) < 0)
@@ -183,7 +187,7 @@ static void on_answer(struct plait_msg *reply, int status, void *arg)
 
 int perf_control(struct perf_client *c, enum perf_op op, enum perf_mode mode)
 {
-    struct perf_cmd cmd = { .op = op, .mode = mode, .spin = !c->park };
+    struct perf_cmd cmd = { .op = op, .mode = mode, .spin = !c->park, .size = c->size, .n = c->n };
     struct plait_out out = PLAIT_OUT_INIT;
     int rc;
 

@@ -20,7 +20,7 @@ struct run {
     bool park;   /* one core for both sides */
 };
 
-static unsigned char *payload;
+static struct perf_payload payload;
 
 /* ---- where ---- */
 
@@ -85,6 +85,7 @@ static int measure_plait(struct run *r, unsigned long n, struct perf_round *out)
     struct perf_client *c = &r->c;
 
     c->batch = (unsigned)r->o->batch;
+    c->n = n;
     if (perf_control(c, PERF_START, r->kind->mode) < 0 || r->kind->round(c, n, out) < 0 ||
         perf_control(c, PERF_STOP, PERF_IDLE) < 0) /* the peer sleeps from here on, and so do we */
         return failed(r);
@@ -130,7 +131,8 @@ static void tell(struct run *r)
     unsigned n = (unsigned)r->o->rounds, i;
     struct figure f = {
         .test = r->kind->test, .transport = r->c.transport, .size = r->c.size, .window = r->c.window,
-        .rounds = n, .iterations = r->iterations, .cpu_a = limit_pair_cpu_a(r->pair),
+        .take = r->o->take, .touch = r->o->touch, .duplex = r->o->duplex, .rounds = n,
+        .iterations = r->iterations, .cpu_a = limit_pair_cpu_a(r->pair),
         .cpu_b = r->c.peer_cpu, .note = limit_pair_note(r->pair),
         .limit = median_limit(r, offsetof(struct perf_limits, value)),
         .physical = median_limit(r, offsetof(struct perf_limits, physical)),
@@ -194,7 +196,8 @@ static int one_figure(struct run *r, size_t size, unsigned window)
 
     r->c.size = size;
     r->c.window = window;
-    r->c.buf = payload;
+    r->c.buf = payload.data;
+    r->c.copy = payload.copy;
     r->c.park = true; /* until it is known where the peer runs */
     r->iterations = r->o->iterations ? r->o->iterations : r->kind->iterations(size);
     /* a control request must find room beside what is in flight, and lat and wake need no window at all */
@@ -230,6 +233,15 @@ static int one_test(struct run *r)
 
 /* ---- all of it ---- */
 
+static const struct perf_kind *kind_of(const struct perf_opts *o, enum perf_test t)
+{
+    if (t == PERF_LAT && o->touch)
+        return &perf_lat_copy_kind;
+    if (t == PERF_BW && o->duplex)
+        return &perf_duplex_kind;
+    return perf_kind(t);
+}
+
 static int run_tests(struct run *r, int cpu)
 {
     struct plait_ctx_opts co = PLAIT_CTX_OPTS_INIT;
@@ -241,7 +253,7 @@ static int run_tests(struct run *r, int cpu)
     if (plait_ctx_create(&r->c.ctx, &co) < 0)
         return cli_plait_error("no context");
     for (t = 0; t < PERF_TESTS && status == CLI_OK; t++) {
-        r->kind = perf_kind(t);
+        r->kind = kind_of(r->o, t);
         if (!r->kind || !(r->o->tests & 1u << t))
             continue;
         status = one_test(r);
@@ -280,18 +292,41 @@ static int with_peer(struct run *r, int cpu_a, int cpu_b)
     return status;
 }
 
-/* What is sent: as much as the largest message that is asked for, and at least what the tests send by themselves. */
+/* What is sent: as much as the largest message of the tests. */
 static int make_payload(const struct perf_opts *o)
 {
-    size_t max = 16u << 20;
+    size_t max = 1;
+    int t;
 
-    for (unsigned i = 0; i < o->sizes.n; i++)
-        if (o->sizes.v[i] > max)
-            max = o->sizes.v[i];
-    payload = malloc(max);
-    for (size_t i = 0; payload && i < max; i++)
-        payload[i] = (unsigned char)i;
-    return payload ? 0 : -1;
+    for (t = 0; t < PERF_TESTS; t++) {
+        const struct perf_kind *kind = kind_of(o, t);
+        struct cli_list sizes = o->sizes;
+        const char *why;
+
+        if (!kind || !(o->tests & 1u << t))
+            continue;
+        if (sizes.n == 0)
+            cli_parse_sizes(kind->sizes, &sizes, &why);
+        for (unsigned i = 0; i < sizes.n; i++)
+            if (sizes.v[i] > max)
+                max = sizes.v[i];
+    }
+    if (perf_payload_open(&payload, max) < 0)
+        return cli_plait_error("no memory for what is sent");
+    if (o->touch && perf_payload_open_copy(&payload, max) < 0)
+        return cli_error("no memory for what is received");
+    return CLI_OK;
+}
+
+/* Everything but `limit`. */
+static int measure_tests(struct run *r, int cpus[2])
+{
+    int status = make_payload(r->o);
+
+    if (status == CLI_OK)
+        status = with_peer(r, cpus[0], cpus[1]);
+    perf_payload_close(&payload);
+    return status;
 }
 
 int perf_run(const struct perf_opts *o)
@@ -299,18 +334,16 @@ int perf_run(const struct perf_opts *o)
     struct run *r = calloc(1, sizeof(*r));
     int cpus[2] = { o->cpus[0], o->cpus[1] }, status = CLI_OK;
 
-    if (!r || make_payload(o) < 0) {
-        free(r);
+    if (!r)
         return cli_error("no memory");
-    }
     r->o = o;
     r->c.peer_cpu = -1;
+    r->c.take = o->take;
     r->peer.in = r->peer.out = -1;
     perf_choose_cpus(cpus);
     r->park = cpus[0] == cpus[1] && !o->connect;
     if (limit_pair_open(&r->pair, cpus[0], cpus[1]) < 0) {
         free(r);
-        free(payload);
         return cli_error("%s", limit_error());
     }
     if (limit_pair_note(r->pair))
@@ -318,9 +351,8 @@ int perf_run(const struct perf_opts *o)
     if (o->tests & 1u << PERF_LIMIT)
         status = perf_run_limit(o, r->pair);
     if (status == CLI_OK && o->tests & ~(1u << PERF_LIMIT))
-        status = with_peer(r, cpus[0], cpus[1]);
+        status = measure_tests(r, cpus);
     limit_pair_close(r->pair);
     free(r);
-    free(payload);
     return status;
 }

@@ -4,11 +4,12 @@
 #include "perf.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define LAT_BATCH 32u /* round trips between two looks at the clock */
 #define ASLEEP_US 100
 
-static void on_writable(struct plait_conn *conn, void *arg)
+void perf_on_writable(struct plait_conn *conn, void *arg)
 {
     struct perf_client *c = arg;
 
@@ -22,7 +23,7 @@ static void on_writable(struct plait_conn *conn, void *arg)
 
 static void lat_send(struct perf_client *c)
 {
-    int rc = plait_send(c->conn, c->buf, c->size, 0);
+    int rc = perf_send(c->conn, c->buf, c->size, 0);
 
     if (__builtin_expect(rc == 0, 1))
         return;
@@ -36,7 +37,7 @@ static void lat_writable(struct plait_conn *conn, void *arg)
 {
     struct perf_client *c = arg;
 
-    on_writable(conn, arg);
+    perf_on_writable(conn, arg);
     if (c->left > 0)
         lat_send(c);
 }
@@ -65,6 +66,18 @@ static void lat_message(struct plait_conn *conn, struct plait_msg *msg, void *ar
         perf_done(c);
     else
         lat_send(c);
+}
+
+/* As a receiver does that wants the bytes in memory of its own. */
+static void lat_message_copy(struct plait_conn *conn, struct plait_msg *msg, void *arg)
+{
+    struct perf_client *c = arg;
+
+    if (__builtin_expect(msg->len == c->size, 1)) {
+        memcpy(c->copy, msg->data, msg->len);
+        __asm__ volatile("" : : "r"(c->copy) : "memory"); /* the copy is wanted, every time */
+    }
+    lat_message(conn, msg, arg);
 }
 
 static int ping_pong(struct perf_client *c, unsigned long n, unsigned batch, struct perf_round *out)
@@ -117,24 +130,26 @@ static int wake_round(struct perf_client *c, unsigned long n, struct perf_round 
     return rc;
 }
 
+static const struct plait_conn_ops lat_copy_ops = { .on_message = lat_message_copy,
+                                                    .on_writable = lat_writable };
 static const struct plait_conn_ops lat_ops = { .on_message = lat_message, .on_writable = lat_writable };
 
 /* ---- parts: one interruption of the machine does not count ---- */
 
-static unsigned long part_of(const struct perf_client *c, unsigned long n)
+unsigned long perf_part_of(const struct perf_client *c, unsigned long n)
 {
     /* what is in flight at the end of a part must not matter; else all is one part */
     return n / PERF_PARTS >= 20ul * c->window ? n / PERF_PARTS : n;
 }
 
-static __attribute__((noinline)) void part_over(struct perf_client *c)
+__attribute__((noinline)) void perf_part_over(struct perf_client *c)
 {
     if (c->nparts < PERF_PARTS)
         c->part_end[c->nparts++] = perf_now();
 }
 
 /* Messages a second, from parts of `part` messages each; what n has beyond them is not counted. */
-static double parts_rate(const struct perf_client *c, unsigned long part)
+double perf_parts_rate(const struct perf_client *c, unsigned long part)
 {
     double rate[PERF_PARTS], from = c->t0;
 
@@ -147,29 +162,9 @@ static double parts_rate(const struct perf_client *c, unsigned long part)
 
 /* ---- rate, bw: a stream one way, confirmed at its end ---- */
 
-static void nothing(int status, void *arg)
-{
-    (void)status; /* if the session ends, session_closed() tells why */
-    (void)arg;
-}
-
-/* What is longer than a record stays where it is until it has gone; nobody changes it. */
-static int stream_send(struct perf_client *c, unsigned flags)
-{
-    struct plait_out out = PLAIT_OUT_INIT;
-
-    if (__builtin_expect(c->size <= PLAIT_EAGER_MAX, 1))
-        return plait_send(c->conn, c->buf, c->size, flags);
-    out.data = c->buf;
-    out.len = c->size;
-    out.flags = flags | PLAIT_NOCOPY;
-    out.on_done = nothing;
-    return plait_sendx(c->conn, &out);
-}
-
 static int stream(struct perf_client *c, unsigned long n, unsigned batch, struct perf_round *out)
 {
-    unsigned long i, part = part_of(c, n), left = part;
+    unsigned long i, part = perf_part_of(c, n), left = part;
     unsigned more = batch;
     int rc;
 
@@ -182,7 +177,7 @@ static int stream(struct perf_client *c, unsigned long n, unsigned batch, struct
             flags = 0;
             more = batch;
         }
-        while (__builtin_expect((rc = stream_send(c, flags)) != 0, 0)) {
+        while (__builtin_expect((rc = perf_send(c->conn, c->buf, c->size, flags)) != 0, 0)) {
             if (rc != PLAIT_E_AGAIN)
                 return perf_fail(c, rc, NULL);
             c->blocked = true;
@@ -190,7 +185,7 @@ static int stream(struct perf_client *c, unsigned long n, unsigned batch, struct
                 return c->status;
         }
         if (__builtin_expect(--left == 0, 0) && i + 1 < n) {
-            part_over(c);
+            perf_part_over(c);
             left = part;
         }
     }
@@ -198,11 +193,11 @@ static int stream(struct perf_client *c, unsigned long n, unsigned batch, struct
     if (rc < 0)
         return rc;
     if (left == 0)
-        part_over(c);
+        perf_part_over(c);
     if (c->answer.count != n || c->answer.bytes != n * c->size)
         return perf_fail(c, PLAIT_E_PROTO, "the peer counted %llu messages of %lu",
                          (unsigned long long)c->answer.count, n);
-    out->value = parts_rate(c, part);
+    out->value = perf_parts_rate(c, part);
     return 0;
 }
 
@@ -219,7 +214,7 @@ static int bw_round(struct perf_client *c, unsigned long n, struct perf_round *o
     return rc;
 }
 
-static const struct plait_conn_ops stream_ops = { .on_writable = on_writable };
+static const struct plait_conn_ops stream_ops = { .on_writable = perf_on_writable };
 
 /* ---- rpc: requests, `window` of them in flight ---- */
 
@@ -246,7 +241,7 @@ static void rpc_issue(struct perf_client *c)
 
 static void rpc_writable(struct plait_conn *conn, void *arg)
 {
-    on_writable(conn, arg);
+    perf_on_writable(conn, arg);
     rpc_issue(arg);
 }
 
@@ -261,7 +256,7 @@ static void rpc_reply(struct plait_msg *reply, int status, void *arg)
         return;
     }
     if (__builtin_expect(--c->part_left == 0, 0)) {
-        part_over(c);
+        perf_part_over(c);
         c->part_left = c->part;
     }
     if (__builtin_expect(--c->left == 0, 0)) {
@@ -279,13 +274,13 @@ static int rpc_round(struct perf_client *c, unsigned long n, struct perf_round *
     int rc;
 
     c->nparts = 0;
-    c->part = c->part_left = part_of(c, n);
+    c->part = c->part_left = perf_part_of(c, n);
     c->left = c->to_send = n;
     c->t0 = perf_now();
     rpc_issue(c);
     plait_flush(c->conn);
     rc = perf_wait(c);
-    out->value = parts_rate(c, c->part);
+    out->value = perf_parts_rate(c, c->part);
     return rc;
 }
 
@@ -341,17 +336,30 @@ static int rpc_limit(struct limit_pair *pair, size_t size, unsigned window, unsi
     return 0;
 }
 
+static int bw_limits(int rc, const struct limit_bw *l, struct perf_limits *out)
+{
+    out->value = l->bytes_per_s;
+    out->memcpy = l->memcpy_bytes_per_s;
+    out->pipelined = l->pipelined_bytes_per_s;
+    return rc;
+}
+
 static int bw_limit(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
                     struct perf_limits *out)
 {
     struct limit_bw l = { 0 };
-    int rc = limit_bw_run(pair, size, between(n * size, 1 << 20, 256ul << 20), &l);
 
     (void)window;
-    out->value = l.bytes_per_s;
-    out->memcpy = l.memcpy_bytes_per_s;
-    out->pipelined = l.pipelined_bytes_per_s;
-    return rc;
+    return bw_limits(limit_bw_run(pair, size, between(n * size, 1 << 20, 256ul << 20), &l), &l, out);
+}
+
+int perf_duplex_limit(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
+                      struct perf_limits *out)
+{
+    struct limit_bw l = { 0 };
+
+    (void)window;
+    return bw_limits(limit_duplex_run(pair, size, between(n * size, 1 << 20, 256ul << 20), &l), &l, out);
 }
 
 static int wake_limit(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
@@ -383,7 +391,7 @@ static unsigned long rpc_iterations(size_t size)
     return 2000000 / (1 + size / 128) + 2000;
 }
 
-static unsigned long bw_iterations(size_t size)
+unsigned long perf_bw_iterations(size_t size)
 {
     return (1ul << 30) / (size + 512) + 10;
 }
@@ -394,17 +402,22 @@ static unsigned long wake_iterations(size_t size)
     return 1000;
 }
 
+#define LAT_SIZES "8,64,1k,4k,64k"
+
+const struct perf_kind perf_lat_copy_kind = { PERF_LAT, PERF_ECHO_COPY, &lat_copy_ops, lat_round, lat_limit,
+                                              lat_iterations, LAT_SIZES, "1", false };
+
 const struct perf_kind *perf_kind(enum perf_test t)
 {
     static const struct perf_kind kinds[PERF_TESTS] = {
         [PERF_LAT] = { PERF_LAT, PERF_ECHO, &lat_ops, lat_round, lat_limit, lat_iterations,
-                       "8,64,1k,4k,64k", "1", false },
+                       LAT_SIZES, "1", false },
         [PERF_RATE] = { PERF_RATE, PERF_SINK, &stream_ops, rate_round, rate_limit, rate_iterations,
                         "8,64,1k", "4096", false },
         [PERF_RPC] = { PERF_RPC, PERF_REPLY, &rpc_ops, rpc_round, rpc_limit, rpc_iterations, "8", "64",
                        false },
-        [PERF_BW] = { PERF_BW, PERF_SINK, &stream_ops, bw_round, bw_limit, bw_iterations,
-                      "4k,64k,256k,1M,4M", "64", false },
+        [PERF_BW] = { PERF_BW, PERF_SINK, &stream_ops, bw_round, bw_limit, perf_bw_iterations,
+                      PERF_BW_SIZES, PERF_BW_WINDOW, false },
         [PERF_WAKE] = { PERF_WAKE, PERF_ECHO, &lat_ops, wake_round, wake_limit, wake_iterations, "8", "1",
                         true },
     };

@@ -33,6 +33,8 @@ static void client_free(struct client *c)
     }
     service_spin(c, false);
     plait_mem_release(c->window);
+    if (c->sv->leaving)
+        c->sv->leaving(c);
     free(c->held);
     free(c);
 }
@@ -174,6 +176,8 @@ static void on_writable(struct plait_conn *conn, void *arg)
         c->nheld--;
         plait_msg_release(msg);
     }
+    if (c->sv->writable)
+        c->sv->writable(c);
 }
 
 void service_spin(struct client *c, bool spin)

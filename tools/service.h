@@ -9,6 +9,7 @@
 #include <plait/plait.h>
 
 struct service;
+struct perf_payload;
 
 /* A session of a client; every callback of the session and its connections has it as arg. */
 struct client {
@@ -23,6 +24,9 @@ struct client {
     uint64_t count, bytes;   /* one-way messages since the start of the test */
     struct plait_mem *window; /* what put, get and atomic work on, or NULL */
     struct plait_key window_key;
+    struct perf_payload *payload; /* what is sent, or NULL */
+    uint64_t size, to_send;  /* PERF_DUPLEX: bytes of each message, and how many are still to be sent */
+    bool begun;              /* ... and may be sent */
 };
 
 struct service {
@@ -38,6 +42,8 @@ struct service {
     const char *(*admit)(struct client *c, const struct plait_session_request *req,
                          struct plait_session_opts *opts);
     void (*listening)(struct service *sv, const char *uri); /* tells the user where */
+    void (*writable)(struct client *c); /* NULL, or: there is space again, and no echo waits for it */
+    void (*leaving)(struct client *c);  /* NULL, or: the client's session has ended */
 
     /* the service's own */
     struct plait_ctx *pctx;

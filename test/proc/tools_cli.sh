@@ -45,6 +45,10 @@ mistake "'0'" perf lat --rounds 0
 mistake 16384 perf rpc --window 20000
 mistake "'rdma'" perf lat --transport rdma
 mistake "'a,b'" perf lat --cpus a,b
+mistake "'dma'" perf bw --take dma
+mistake "'read'" perf lat --touch read
+mistake "--touch" perf bw --touch copy
+mistake "--duplex" perf lat --duplex
 mistake "--serve" perf lat --serve plait://127.0.0.1
 
 # ---- info ----

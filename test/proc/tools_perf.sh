@@ -24,7 +24,9 @@ def figures(path, test=None):
             assert list(v.values()) == sorted(v.values()), o
         else:
             assert number(v), o
-        assert len(o["cpus"]) == 2, o
+        assert len(o["cpus"]) == 2 and o["take"] in ("auto", "ring"), o
+        assert t != "lat" or o["touch"] in ("none", "copy"), o
+        assert t != "bw" or o["duplex"] in (True, False), o
         if t == "lat": assert number(o["physical"]), o
     return [(o["test"], o["size"], o["window"]) for o in found]
 '
@@ -48,6 +50,22 @@ figures rpc '[("rpc", 8, 1), ("rpc", 8, 16), ("rpc", 8, 64)]' rpc --window 1,16,
 figures bw '[("bw", 4096, 64), ("bw", 262144, 64)]' bw --size 4k,256k "${few[@]}"
 figures "put and get" '[("put", 1, 1), ("put", 65536, 1), ("get", 1, 1), ("get", 65536, 1)]' put get --size 1,64k "${few[@]}"
 figures atomic '[("atomic", 8, 1)]' atomic --size 64k "${few[@]}"
+figures "bw, long messages" '[("bw", 8191, 64), ("bw", 8192, 64), ("bw", 262145, 64), ("bw", 67108864, 64)]' \
+    bw --size 8191,8192,262145,64M --iterations 3 --rounds 1
+figures "bw, both ways" '[("bw", 8, 64), ("bw", 4096, 64), ("bw", 262144, 64), ("bw", 16777216, 64)]' \
+    bw --duplex --size 8,4k,256k,16M --iterations 100 --rounds 2
+python "bw, both ways, is told" '
+import json, sys
+assert all(json.loads(l)["duplex"] is True for l in open(sys.argv[1]))' "$dir/figures"
+figures "bw, both ways, a window of one" '[("bw", 4096, 1), ("bw", 65536, 1)]' \
+    bw --duplex --size 4k,64k --window 1 "${few[@]}"
+figures "lat, copied" '[("lat", 8, 1), ("lat", 4096, 1), ("lat", 1048576, 1)]' \
+    lat --touch copy --size 8,4k,1M "${few[@]}"
+python "lat, copied, is told" '
+import json, sys
+assert all(json.loads(l)["touch"] == "copy" for l in open(sys.argv[1]))' "$dir/figures"
+figures "take by name" '[("lat", 65536, 1), ("bw", 65536, 64)]' \
+    lat bw --take ring --size 64k --iterations 20 --rounds 1
 figures wake '[("wake", 8, 1)]' wake --iterations 20 --rounds 1
 figures "several tests" '[("lat", 8, 1), ("rate", 8, 4096), ("rpc", 8, 64)]' lat rate rpc --size 8 "${few[@]}"
 figures "one of everything" '[("lat", 8, 1)]' lat --size 8 --iterations 1 --rounds 1
@@ -71,6 +89,12 @@ assert {"eventfd", "futex"} <= set(l[5]["forms"])' "$dir/figures"
 
 run perf lat rate bw wake --size 8 --iterations 200 --rounds 1
 expect "tables" 0 out "half round trip" "one-way messages" "bytes in" sleep p99 physical ratio GB/s M/s
+run perf bw --duplex --touch copy lat --size 64k --iterations 50 --rounds 1
+expect "tables of both" 0 out "both directions at once" "copied by both receivers"
+for take in place copy cma; do
+    run perf bw --take $take --size 64k --iterations 10 --rounds 1
+    expect "--take $take is not there yet" 1 err "--take $take: this version of plait"
+done
 run perf lat --transport ofi --iterations 100
 expect "a transport that is not there" 1 err ofi
 run perf lat --cpus 0,1000 --iterations 100
@@ -87,6 +111,8 @@ result "one core is told" $? "$(cat "$dir/err")"
 python "one core is in the figures" '
 import json, sys
 assert "two cores" in json.loads(open(sys.argv[1]).readline())["note"]' "$dir/figures"
+figures "one core, both ways" '[("bw", 4096, 64), ("bw", 1048576, 64)]' \
+    bw --duplex --size 4k,1M --cpus "$core,$core" --iterations 40 --rounds 1
 
 # ---- between two terminals ----
 

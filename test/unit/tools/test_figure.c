@@ -39,8 +39,8 @@ Test(stats, a_hundred_values_in_reverse)
 static struct figure a_figure(enum perf_test t)
 {
     return (struct figure){
-        .test = t, .transport = "shm", .size = 8, .window = 64, .rounds = 5, .iterations = 1000, .cpu_a = 0,
-        .cpu_b = 1, .half_rtt = { 60.04, 70, 65.55, 70, 80, 9000.1 }, .value = 60123456.7, .limit = 100.25,
+        .test = t, .transport = "shm", .size = 8, .window = 64, .take = "auto", .duplex = t == PERF_BW,
+        .rounds = 5, .iterations = 1000, .cpu_a = 0, .cpu_b = 1, .half_rtt = { 60.04, 70, 65.55, 70, 80, 9000.1 }, .value = 60123456.7, .limit = 100.25,
         .ratio = 0.65432, .physical = 26.5, .memcpy_limit = 5e10, .pipelined_limit = 2e10,
     };
 }
@@ -64,10 +64,10 @@ static void names_are(enum perf_test t, const char *want)
 
 Test(figure, names)
 {
-    names_are(PERF_LAT, "test transport size window half_rtt_ns limit physical ratio ");
+    names_are(PERF_LAT, "test transport size window half_rtt_ns limit physical ratio take touch ");
     names_are(PERF_RATE, "test transport size window msgs_per_s limit ratio ");
     names_are(PERF_RPC, "test transport size window requests_per_s limit ratio ");
-    names_are(PERF_BW, "test transport size window bytes_per_s limit memcpy pipelined ratio ");
+    names_are(PERF_BW, "test transport size window bytes_per_s limit memcpy pipelined ratio take duplex ");
     names_are(PERF_WAKE, "test transport size window half_rtt_ns limit ratio ");
 }
 
@@ -79,8 +79,8 @@ Test(figure, text)
     cr_expect_str_eq(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN),
                      "{\"test\":\"lat\",\"transport\":\"shm\",\"size\":8,\"window\":64,\"half_rtt_ns\":"
                      "{\"min\":60.0,\"p50\":65.5,\"p90\":70.0,\"p99\":80.0,\"max\":9000.1},"
-                     "\"limit\":100.2,\"physical\":26.5,\"ratio\":0.6543,"
-                     "\"rounds\":5,\"iterations\":1000,\"cpus\":[0,1]}");
+                     "\"limit\":100.2,\"physical\":26.5,\"ratio\":0.6543,\"take\":\"auto\","
+                     "\"touch\":\"none\",\"rounds\":5,\"iterations\":1000,\"cpus\":[0,1]}");
     json_object_put(o);
 }
 

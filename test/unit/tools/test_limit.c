@@ -56,6 +56,13 @@ static void run_all(struct limit_pair *p, unsigned iters, size_t size)
         cr_assert_gt(bw.form[i], 0);
         cr_assert_leq(bw.form[i], bw.bytes_per_s);
     }
+    cr_assert_eq(limit_duplex_run(p, size, iters * size / 10, &bw), 0, "%s", limit_error());
+    for (i = LIMIT_BW_MEMCPY + 1; i < LIMIT_BW_FORMS; i++) {
+        cr_assert_gt(bw.form[i], 0);
+        cr_assert_leq(bw.form[i], bw.bytes_per_s);
+    }
+    cr_assert_gt(bw.memcpy_bytes_per_s, 0);
+    cr_assert_eq(bw.pipelined_bytes_per_s, bw.bytes_per_s);
     cr_assert_eq(limit_wake_run(p, iters / 100, &wake), 0, "%s", limit_error());
     cr_assert_gt(wake.eventfd_ns, 0);
     cr_assert_gt(wake.futex_ns, 0);
@@ -65,7 +72,7 @@ static void run_all(struct limit_pair *p, unsigned iters, size_t size)
 
 Test(limit, all_figures, .timeout = 120)
 {
-    static const size_t sizes[] = {1, 8, 24, 56, 57, 4096, 65536};
+    static const size_t sizes[] = {1, 8, 24, 56, 57, 4096, 65536, 30001, 57};
     struct limit_pair *p = open_pair(-1, -1);
     size_t i;
 
@@ -167,7 +174,7 @@ Test(limit, peer_killed_in_a_round, .timeout = 120)
     struct limit_wake wake;
     int what, rc = 0;
 
-    for (what = 0; what < 4; what++) {
+    for (what = 0; what < 5; what++) {
         struct limit_pair *p = open_pair(-1, -1);
 
         kill_later(limit_pair_pid(p));
@@ -183,6 +190,9 @@ Test(limit, peer_killed_in_a_round, .timeout = 120)
             break;
         case 3:
             rc = limit_wake_run(p, 100000000, &wake);
+            break;
+        case 4:
+            rc = limit_duplex_run(p, 1, 1ul << 34, &bw);
             break;
         }
         cr_assert_eq(rc, PLAIT_E_PEERDIED, "round %d: %d %s", what, rc, limit_error());

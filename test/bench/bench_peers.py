@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The contenders of test/bench/compare: how each is found, started, and its output read.
 
-A contender measures one test at a time: "lat" (half round trip in ns at SIZES), "rate" (messages of 8
-bytes per second, one way) or "rpc" (requests of 8 bytes per second, WINDOWS of them in flight). Its
+A contender measures one test at a time: "lat" (half round trip in ns at sizes["lat"]), "rate" (messages of
+8 bytes per second, one way), "rpc" (requests of 8 bytes per second, WINDOWS of them in flight) or "bw" (bytes
+per second, one way, at sizes["bw"]). Its
 output is kept as text and parsed apart from the running, so that saved output can be read again.
 """
 
@@ -15,10 +16,11 @@ import socket
 import subprocess
 import time
 
-SIZES = (8, 64, 1024, 4096)
+ALL_SIZES = {"lat": (8, 64, 1024, 4096), "bw": (65536, 1 << 20, 4 << 20, 64 << 20)}
+sizes = dict(ALL_SIZES)  # those that were chosen
 WINDOWS = (1, 16, 64)
-TESTS = ("lat", "rate", "rpc")
-FIELDS = {"lat": "half_rtt_ns", "rate": "msgs_per_s", "rpc": "requests_per_s"}
+TESTS = ("lat", "rate", "rpc", "bw")
+FIELDS = {"lat": "half_rtt_ns", "rate": "msgs_per_s", "rpc": "requests_per_s", "bw": "bytes_per_s"}
 RUN_LIMIT_S = 20
 
 
@@ -28,11 +30,15 @@ class Failed(Exception):
 
 def figures_of(test):
     """The keys of a test's figures, in the order of the table."""
-    if test == "lat":
-        return [("lat", size) for size in SIZES]
+    if test in sizes:
+        return [(test, size) for size in sizes[test]]
     if test == "rate":
         return [("rate", 8)]
     return [("rpc", window) for window in WINDOWS]
+
+
+def list_of(numbers):
+    return ",".join(map(str, numbers))
 
 
 def number(value):
@@ -81,10 +87,11 @@ def parse_ucx(text, test):
             row = dict(zip(columns, fields))
             try:
                 value = (1000 * float(row["50.0_percentile_lat"]) if test == "lat"
+                         else 1048576 * float(row["overall_bw"]) if test == "bw"
                          else float(row["overall_mr"]))
             except (KeyError, ValueError):
                 raise Failed("ucx_perftest printed other columns than expected") from None
-            if test == "rate":
+            if test != "lat":
                 value = max(value, found.get((test, size), {}).get("value", 0))
             found[(test, size)] = {"value": value}
     return {k: v for k, v in found.items() if k in figures_of(test)}
@@ -130,9 +137,12 @@ def version_of(argv):
 
 
 class Contender:
-    """name: for --peers; title: for the table; tests: what it can measure."""
+    """name: for --peers; title: for the table; tests: what it can measure; received: where the bytes of a
+    message are for the receiver, in each test about sizes."""
     name = title = ""
     tests = TESTS
+    is_peer = True
+    received = {"lat": "copied", "bw": "copied"}
 
     def __init__(self, opts):
         self.o = opts
@@ -164,8 +174,8 @@ class Contender:
         return "%s is not built: apt-get install %s, then make bench-peers" % (name, packages)
 
     def program_args(self, test):
-        lists = {"lat": ["--size", ",".join(map(str, SIZES))], "rate": ["--size", "8"],
-                 "rpc": ["--size", "8", "--window", ",".join(map(str, WINDOWS))]}
+        lists = {"lat": ["--size", list_of(sizes["lat"])], "rate": ["--size", "8"],
+                 "rpc": ["--size", "8", "--window", list_of(WINDOWS)], "bw": ["--size", list_of(sizes["bw"])]}
         return [test] + lists[test] + ["--cores", "%d,%d" % self.o.cores, "--seconds", str(self.o.seconds)]
 
     def start(self, argv, env):
@@ -174,6 +184,9 @@ class Contender:
 
 class Plait(Contender):
     name, title = "plait", "plait"
+    is_peer = False
+    received = {"lat": "in place", "bw": "as plait takes it"}
+    more = {}
     # Of each of three rounds inside one run, each between two measurements of the limit. plait's rates
     # are averages over a round, so it takes the median of the three itself.
     iterations = {"lat": 300000, "rate": 4000000, "rpc": 500000}
@@ -188,12 +201,39 @@ class Plait(Contender):
         return "no command %s: build plait (make), or name it with --plait" % self.o.plait
 
     def run(self, test):
-        n = str(max(1000, int(self.iterations[test] * self.o.seconds / 0.2)))
-        argv = [self.o.plait, "perf", test, "--size", ",".join(map(str, SIZES)) if test == "lat" else "8"]
+        if test == "bw":
+            return "".join(self.once(test, str(size), bytes_to_move(self.o) // size) for size in sizes[test])
+        n = max(1000, int(self.iterations[test] * self.o.seconds / 0.2))
+        return self.once(test, list_of(sizes["lat"]) if test == "lat" else "8", n)
+
+    def once(self, test, size_list, n, rounds=None):
+        argv = [self.o.plait, "perf", test, "--size", size_list]
         if test == "rpc":
-            argv += ["--window", ",".join(map(str, WINDOWS))]
-        return self.start(argv + ["--iterations", n, "--rounds", self.inner_rounds,
-                                  "--cpus", "%d,%d" % self.o.cores, "--json"], self.env())
+            argv += ["--window", list_of(WINDOWS)]
+        argv += self.more.get(test, []) + ["--iterations", str(n), "--rounds", rounds or self.inner_rounds]
+        return self.start(argv + ["--cpus", "%d,%d" % self.o.cores, "--json"], self.env())
+
+
+class PlaitCopy(Plait):
+    """The same into memory of the receiver's own, as most peers do it."""
+    name, title = "plait-copy", "plait"
+    tests = ("lat", "bw")
+    received = Contender.received
+    more = {"lat": ["--touch", "copy"], "bw": ["--take", "copy"]}
+
+    def missing(self, test):
+        reason = super().missing(test)
+        if reason is None and test == "bw":
+            try:
+                self.once(test, "65536", 1, "1")
+            except Failed as e:
+                reason = str(e)
+        return reason
+
+
+def bytes_to_move(o):
+    """In a run of bw at one size; two messages at least."""
+    return max(1 << 27, int((1 << 30) * o.seconds / 0.2))
 
 
 def free_port():
@@ -217,7 +257,7 @@ def listening(port):
 class UcxPerftest(Contender):
     calls = {}
     count = {"lat": 150000, "rate": 500000}
-    rate_runs = 4
+    runs = {"lat": 1, "rate": 4, "bw": 2}
     parse = staticmethod(parse_ucx)
 
     def version(self):
@@ -233,7 +273,7 @@ class UcxPerftest(Contender):
 
     def run(self, test):
         out = []
-        for size in SIZES if test == "lat" else (8,) * self.rate_runs:
+        for size in sizes.get(test, (8,)) * self.runs[test]:
             for attempt in range(3):
                 try:
                     out.append("# size %d\n%s" % (size, self.once(self.calls[test], test, size)))
@@ -245,7 +285,11 @@ class UcxPerftest(Contender):
 
     def once(self, call, test, size):
         port = str(free_port())
-        n = str(max(1000, int(self.count[test] * self.o.seconds / 0.2)))
+        if test == "bw":
+            n = bytes_to_move(self.o) // self.runs[test] // size
+            n, warm_up = max(4, n), max(1, n // 10)
+        else:
+            n, warm_up = max(1000, int(self.count[test] * self.o.seconds / 0.2)), 10000
         server = subprocess.Popen(["ucx_perftest", "-p", port], env=self.env(), stdin=subprocess.DEVNULL,
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                   start_new_session=True,
@@ -257,21 +301,22 @@ class UcxPerftest(Contender):
                 if server.poll() is not None:
                     raise Failed("the server of ucx_perftest has ended")
                 time.sleep(0.005)
-            return run_command(["ucx_perftest", "127.0.0.1", "-p", port, "-t", call, "-s", str(size), "-n", n,
-                                "-w", "10000", "-f", "-v"], self.env(), {self.o.cores[0]})
+            return run_command(["ucx_perftest", "127.0.0.1", "-p", port, "-t", call, "-s", str(size),
+                                "-n", str(n), "-w", str(warm_up), "-f", "-v"], self.env(), {self.o.cores[0]})
         finally:
             stop_group(server)
 
 
 class UcxTag(UcxPerftest):
     name, title = "ucx-tag", "UCX tag"
-    tests = ("lat", "rate")
-    calls = {"lat": "tag_lat", "rate": "tag_bw"}
+    tests = ("lat", "rate", "bw")
+    calls = {"lat": "tag_lat", "rate": "tag_bw", "bw": "tag_bw"}
 
 
 class UcxAm(UcxPerftest):
     name, title = "ucx-am", "UCX AM"
-    calls = {"lat": "ucp_am_lat", "rate": "ucp_am_bw"}
+    calls = {"lat": "ucp_am_lat", "rate": "ucp_am_bw", "bw": "ucp_am_bw"}
+    received = {"lat": "in place", "bw": "copied"}
 
     def missing(self, test):
         if test == "rpc":

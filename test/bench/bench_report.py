@@ -6,12 +6,13 @@ import subprocess
 
 from bench_peers import figures_of
 
-UNITS = {"lat": ("ns", 1.0), "rate": ("M/s", 1e-6), "rpc": ("M/s", 1e-6)}
+UNITS = {"lat": ("ns", 1.0), "rate": ("M/s", 1e-6), "rpc": ("M/s", 1e-6), "bw": ("GB/s", 1e-9)}
 HEADINGS = {"lat": "Half round trip in ns, less is better",
+            "bw": "Messages one way, GB/s, more is better",
             "rate": "Messages of 8 bytes one way, million a second, more is better",
             "rpc": "Requests of 8 bytes with replies, million a second, more is better"}
 BUSY = 0.1
-COLOURS = {"limit": "#9e9e9e", "physical": "#cfcfcf", "plait": "#c62828"}
+COLOURS = {"limit": "#9e9e9e", "physical": "#cfcfcf", "plait": "#c62828", "plait-copy": "#ef9a9a"}
 PEER_COLOURS = ("#1f77b4", "#6baed6", "#2ca02c", "#9467bd", "#e6a000")
 
 
@@ -19,6 +20,8 @@ def figure_name(figure):
     test, n = figure
     if test == "rpc":
         return "%d in flight" % n
+    if n >= 1 << 20:
+        return "%d MiB" % (n >> 20)
     return "%d KiB" % (n // 1024) if n >= 1024 else "%d B" % n
 
 
@@ -31,6 +34,8 @@ class Results:
         self.probes, self.repeated, self.displaced = [], 0, 0  # see Placement in compare
         self.busy = 0.0  # the most that others used of the two cores while we did nothing
         self.titles = {c.name: c.title for c in contenders}
+        self.titles.update({c.name: c.title + ", copied" for c in contenders if c.name == "plait-copy"})
+        self.received = {c.name: c.received for c in contenders}
         self.titles.update(limit="limit (shared memory)", physical="limit, one line")
 
     def add(self, name, round_no, found):
@@ -56,8 +61,8 @@ class Results:
         return statistics.median(common) if common else None
 
     def best_peer(self, figure):
-        medians = [(self.median(c.name, figure), c.name) for c in self.contenders[1:]
-                   if self.of(c.name, figure)]
+        medians = [(self.median(c.name, figure), c.name) for c in self.contenders
+                   if c.is_peer and self.of(c.name, figure)]
         if not medians:
             return None
         return (min(medians) if figure[0] == "lat" else max(medians))[1]
@@ -88,18 +93,21 @@ def table_line(res, name, figure):
     spread = (res.median(name, figure), min(values.values()), max(values.values()))
     return head + "".join(cell(v * scale, 10, digits) for v in spread) + \
         cell(res.ratio(name, "limit", figure), 11, 2) + \
-        cell(res.ratio(name, best, figure) if best else None, 14, 2)
+        cell(res.ratio(name, best, figure) if best else None, 14, 2) + \
+        "%s" % ("  " + res.received[name][test] if test in res.received.get(name, {}) else "")
 
 
 def table(res, rounds):
     out = ["Median, least and most of %d interleaved round%s; * is the best peer. The two ratios are the" %
            (rounds, "" if rounds == 1 else "s"),
-           "medians of those in each round, because the machine changes from round to round."]
+           "medians of those in each round, because the machine changes from round to round. Received in place:",
+           "the receiver is shown the bytes, and the test does not read them; copied: into memory of its own."]
     for test in res.tests:
         out += ["", HEADINGS[test]]
         for figure in figures_of(test):
-            out.append("%-24s%10s%10s%10s%11s%14s" % ("  " + figure_name(figure), "median", "least", "most",
-                                                      "to limit", "to best peer"))
+            out.append("%-24s%10s%10s%10s%11s%14s%s" % (
+                "  " + figure_name(figure), "median", "least", "most", "to limit", "to best peer",
+                "  received" if test in ("lat", "bw") else ""))
             out += [table_line(res, name, figure) for name in res.rows(test)]
         for (name, where), reason in res.failures.items():
             if where == test and any(res.of(name, f) for f in figures_of(test)):
@@ -135,6 +143,7 @@ def document(res, about):
                     "median": res.median(name, figure), "min": min(values.values()),
                     "max": max(values.values()), "rounds": [values[r] for r in sorted(values)],
                     "to_limit": res.ratio(name, "limit", figure),
+                    "received": res.received.get(name, {}).get(test),
                     "to_best_peer": res.ratio(name, best, figure) if best else None}
             figures.append(entry)
     return dict(about, busy=round(res.busy, 3), probes_ns=res.probes, runs_repeated=res.repeated,
@@ -181,6 +190,8 @@ def gnuplot_script(res, path, subtitle):
 
 def short_name(figure):
     n = figure[1]
+    if n >= 1 << 20:
+        return "%dM" % (n >> 20)
     return "%dK" % (n // 1024) if n >= 1024 else str(n)
 
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The peer program for libfabric's shm provider: FI_EP_RDM endpoints, FI_MSG, small messages by fi_inject,
- * receive buffers posted ahead and reposted as they are used.
+ * longer ones by fi_send, which takes the provider's own path for them; receive buffers posted ahead and
+ * reposted as they are used.
  *   lat   ping-pong;  rate  one way, an acknowledgement now and then;  rpc  `window` requests in flight
+ *   bw    a window of messages, then an acknowledgement; one buffer on each side
  */
 #include "peer.h"
 
@@ -16,7 +18,8 @@
 #include <string.h>
 
 #define SLOTS 512 /* receive buffers */
-#define SLOT_SIZE 4096
+#define SLOT_SIZE 4096 /* of messages that are not longer */
+#define LONG_SLOTS 32
 #define ACK_EVERY 128
 #define ACKS_OPEN 2
 #define BURST 32
@@ -31,11 +34,14 @@ static struct fid_av *av;
 static struct fid_cq *cq;
 static struct fid_ep *ep;
 static fi_addr_t peer;
-static char slot[SLOTS][SLOT_SIZE];
-static char out[SLOT_SIZE];
+static char *slots; /* of bw all are one */
+static char *out;
+static size_t slot_size;
+static long sent_done; /* completions of fi_send */
 static struct peer_samples samples;
 static long received;
 static int seen_last;
+static long pending; /* received while something was sent */
 
 static void check(ssize_t rc, const char *what)
 {
@@ -45,7 +51,7 @@ static void check(ssize_t rc, const char *what)
 
 static void post(void *buf)
 {
-    check(fi_recv(ep, buf, SLOT_SIZE, NULL, FI_ADDR_UNSPEC, buf), "fi_recv");
+    check(fi_recv(ep, buf, slot_size, NULL, FI_ADDR_UNSPEC, buf), "fi_recv");
 }
 
 /* Handles what has come: counts it, notes LAST, gives the buffers back. Returns how many. */
@@ -57,7 +63,14 @@ static int poll_cq(void)
     if (n == -FI_EAGAIN)
         return 0;
     check(n, "fi_cq_read");
-    for (ssize_t i = 0; i < n; i++) {
+    ssize_t all = n;
+
+    for (ssize_t i = 0; i < all; i++) {
+        if (e[i].op_context == &sent_done) {
+            sent_done++;
+            n--;
+            continue;
+        }
         if (*(char *)e[i].op_context == LAST)
             seen_last = 1;
         post(e[i].op_context);
@@ -66,17 +79,55 @@ static int poll_cq(void)
     return (int)n;
 }
 
+/* fi_send() from `out`, which stays as it is until sent_done counts it. */
+static void send_from(int size)
+{
+    ssize_t rc;
+
+    while ((rc = fi_send(ep, out, (size_t)size, NULL, peer, &sent_done)) == -FI_EAGAIN)
+        poll_cq();
+    check(rc, "fi_send");
+}
+
+/* Waits for the completion of a long message: two in flight would have one first byte. */
+static __attribute__((noinline)) int send_long(int size)
+{
+    long before = sent_done;
+    int n = 0;
+
+    send_from(size);
+    while (sent_done == before)
+        n += poll_cq();
+    return n;
+}
+
 static void send_one(int size, int kind)
 {
     ssize_t rc;
 
     out[0] = (char)kind;
+    if ((size_t)size > info->tx_attr->inject_size) {
+        pending += send_long(size);
+        return;
+    }
     while ((rc = fi_inject(ep, out, (size_t)size, peer)) == -FI_EAGAIN)
-        poll_cq();
+        pending += poll_cq();
     check(rc, "fi_inject");
 }
 
-static void open_all(int sock)
+static void post_all(int is_bw, int size)
+{
+    size_t n = is_bw ? (size_t)peer_bw_window(size) : size > SLOT_SIZE ? LONG_SLOTS : SLOTS;
+
+    slot_size = size > SLOT_SIZE ? (size_t)size : SLOT_SIZE;
+    slots = peer_memory(is_bw ? slot_size : n * slot_size);
+    out = peer_memory(slot_size);
+    received = sent_done = 0;
+    for (size_t i = 0; i < n; i++)
+        post(is_bw ? slots : slots + i * slot_size);
+}
+
+static void open_all(const struct peer_opts *o, int sock, int size)
 {
     struct fi_info *hints = fi_allocinfo();
     struct fi_cq_attr cq_attr = {.format = FI_CQ_FORMAT_CONTEXT, .size = 4096};
@@ -101,8 +152,7 @@ static void open_all(int sock)
     check(fi_ep_bind(ep, &cq->fid, FI_TRANSMIT | FI_RECV), "fi_ep_bind to the queue");
     check(fi_enable(ep), "fi_enable");
     check(fi_getname(&ep->fid, mine, &len), "fi_getname");
-    for (int i = 0; i < SLOTS; i++)
-        post(slot[i]);
+    post_all(!strcmp(o->test, "bw"), size);
     peer_swap(sock, mine, len, theirs, sizeof theirs);
     if (fi_av_insert(av, theirs, 1, &peer, 0, NULL) != 1)
         peer_die("fi_av_insert failed");
@@ -119,6 +169,8 @@ static void close_all(int sock)
     fi_close(&domain->fid);
     fi_close(&fabric->fid);
     fi_freeinfo(info);
+    free(slots);
+    free(out);
 }
 
 static void lat_lead(int size, double seconds, int record)
@@ -141,14 +193,15 @@ static void lat_lead(int size, double seconds, int record)
     send_one(size, LAST);
 }
 
-/* Answers each message, for lat and rpc. */
+/* Answers each message, for lat and rpc; those, too, that come while an answer waits for space. */
 static void echo(int size)
 {
-    for (seen_last = 0; !seen_last;) {
-        int n = poll_cq();
-
-        for (int i = 0; i < n - seen_last; i++)
+    for (seen_last = 0, pending = 0; !seen_last || pending > seen_last;) {
+        pending += poll_cq();
+        while (pending > seen_last) {
+            pending--;
             send_one(size, GO_ON);
+        }
     }
 }
 
@@ -183,6 +236,39 @@ static void rate_follow(int size)
     }
 }
 
+static void bw_lead(int size, int window, double seconds, int record)
+{
+    double start = peer_now(), t0 = start, t1 = start;
+    int last = 0;
+
+    while (!last) {
+        long done = sent_done, next = received + 1;
+
+        last = t1 - start >= seconds;
+        out[0] = last ? LAST : GO_ON; /* nothing is on its way */
+        for (int i = 0; i < window; i++)
+            send_from(size);
+        while (sent_done - done < window || received < next)
+            poll_cq();
+        t1 = peer_now();
+        if (record && !last && peer_add_rate(&samples, (long)size * window, t1 - t0))
+            seconds = 0;
+        t0 = t1;
+    }
+}
+
+static void bw_follow(int window)
+{
+    long next = received;
+
+    for (seen_last = 0; !seen_last;) {
+        next += window;
+        while (received < next)
+            poll_cq();
+        send_one(8, GO_ON);
+    }
+}
+
 static void rpc_lead(int size, int window, double seconds, int record)
 {
     double start = peer_now(), t0 = start, t1;
@@ -214,6 +300,10 @@ static void phase(const struct peer_opts *o, int sock, int leader, int size, int
     peer_swap(sock, &token, 1, &token, 1);
     if (!leader && !strcmp(o->test, "rate"))
         rate_follow(size);
+    else if (!leader && !strcmp(o->test, "bw"))
+        bw_follow(window);
+    else if (leader && !strcmp(o->test, "bw"))
+        bw_lead(size, window, seconds, record);
     else if (!leader)
         echo(size);
     else if (!strcmp(o->test, "rate"))
@@ -226,21 +316,23 @@ static void phase(const struct peer_opts *o, int sock, int leader, int size, int
 
 static void run(const struct peer_opts *o, int sock, int leader)
 {
-    int is_rpc = !strcmp(o->test, "rpc");
+    int is_rpc = !strcmp(o->test, "rpc"), is_bw = !strcmp(o->test, "bw");
     int n = is_rpc ? o->windows.n : o->sizes.n;
 
     for (int i = 0; i < n; i++) {
         int size = is_rpc ? o->sizes.v[0] : o->sizes.v[i];
-        int window = is_rpc ? o->windows.v[i] : 1;
+        int window = is_rpc ? o->windows.v[i] : is_bw ? peer_bw_window(size) : 1;
 
-        if ((size_t)size > info->tx_attr->inject_size || size > SLOT_SIZE)
-            peer_die("size %d is over the provider's inject limit of %zu", size, info->tx_attr->inject_size);
+        open_all(o, sock, size);
         phase(o, sock, leader, size, window, 0);
         phase(o, sock, leader, size, window, 1);
+        close_all(sock);
         if (!leader)
             continue;
         if (is_rpc)
             peer_print_rate(&samples, "rpc", "requests_per_s", "fi_shm", size, window);
+        else if (is_bw)
+            peer_print_rate(&samples, "bw", "bytes_per_s", "fi_shm", size, window);
         else if (!strcmp(o->test, "rate"))
             peer_print_rate(&samples, "rate", "msgs_per_s", "fi_shm", size, 1);
         else
@@ -256,9 +348,7 @@ int main(int argc, char **argv)
     setenv("IPATH_NO_BACKTRACE", "1", 1); /* libpsm would take over SIGSEGV and write a .btr file */
     peer_parse(argc, argv, &o);
     leader = peer_fork(&o, &sock);
-    open_all(sock);
     run(&o, sock, leader);
-    close_all(sock);
     if (leader)
         peer_join();
     return 0;

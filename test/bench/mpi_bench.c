@@ -4,12 +4,14 @@
  *   lat   blocking ping-pong
  *   rate  batches of 64 MPI_Isend/MPI_Irecv, an acknowledgement now and then to bound the unexpected queue
  *   rpc   `window` requests in flight, each answered by a message of the same size
+ *   bw    a window of MPI_Isend/MPI_Irecv, then an acknowledgement; one buffer on each side, as osu_bw has
  * The last message of a phase says so in its first byte, so that the responder knows no times or counts.
  */
 #include "peer.h"
 
 #include <mpi.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BATCH 64
@@ -22,6 +24,7 @@ enum { TAG_PING = 1, TAG_PONG, TAG_ACK };
 
 static char out[PEER_SIZE_MAX];
 static char in[WINDOW_MAX][PEER_SIZE_MAX];
+static char *big;
 static struct peer_samples samples;
 
 static void lat_lead(int size, double seconds, int record)
@@ -145,6 +148,57 @@ static void rpc_follow(int size, int window)
     }
 }
 
+static void bw_lead(int size, int window, double seconds, int record)
+{
+    double start = peer_now(), t0 = start, t1 = start;
+    int last = 0;
+    MPI_Request r[WINDOW_MAX];
+
+    while (!last) {
+        last = t1 - start >= seconds;
+        big[0] = (char)last; /* nothing is on its way */
+        for (int i = 0; i < window; i++)
+            MPI_Isend(big, size, MPI_BYTE, 1, TAG_PING, MPI_COMM_WORLD, &r[i]);
+        MPI_Waitall(window, r, MPI_STATUSES_IGNORE);
+        MPI_Recv(in[0], 1, MPI_BYTE, 1, TAG_ACK, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        t1 = peer_now();
+        if (record && !last && peer_add_rate(&samples, (long)size * window, t1 - t0))
+            seconds = 0;
+        t0 = t1;
+    }
+}
+
+static void bw_follow(int size, int window)
+{
+    MPI_Request r[WINDOW_MAX];
+
+    do {
+        for (int i = 0; i < window; i++)
+            MPI_Irecv(big, size, MPI_BYTE, 0, TAG_PING, MPI_COMM_WORLD, &r[i]);
+        MPI_Waitall(window, r, MPI_STATUSES_IGNORE);
+        MPI_Send(out, 1, MPI_BYTE, 0, TAG_ACK, MPI_COMM_WORLD);
+    } while (!big[0]);
+}
+
+static void run_bw(const struct peer_opts *o, int rank)
+{
+    for (int i = 0; i < o->sizes.n; i++) {
+        int size = o->sizes.v[i], window = peer_bw_window(size);
+
+        big = peer_memory((size_t)size);
+        for (int record = 0; record < 2; record++) {
+            MPI_Barrier(MPI_COMM_WORLD);
+            if (rank)
+                bw_follow(size, window);
+            else
+                bw_lead(size, window, record ? o->seconds : WARM_UP_S, record);
+        }
+        free(big);
+        if (!rank)
+            peer_print_rate(&samples, "bw", "bytes_per_s", "mpi", size, window);
+    }
+}
+
 static void run_lat(const struct peer_opts *o, int rank)
 {
     for (int i = 0; i < o->sizes.n; i++) {
@@ -206,6 +260,8 @@ int main(int argc, char **argv)
         run_lat(&o, rank);
     else if (!strcmp(o.test, "rate"))
         run_rate(&o, rank);
+    else if (!strcmp(o.test, "bw"))
+        run_bw(&o, rank);
     else
         run_rpc(&o, rank);
     MPI_Finalize();

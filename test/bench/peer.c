@@ -32,7 +32,7 @@ static void usage(const char *prog, const char *what, const char *arg)
 {
     fprintf(stderr, "%s: %s: %s\n", prog, what, arg);
     fprintf(stderr,
-            "usage: %s lat|rate|rpc [--size LIST] [--window LIST] [--cores A,B] [--seconds S]\n"
+            "usage: %s lat|rate|rpc|bw [--size LIST] [--window LIST] [--cores A,B] [--seconds S]\n"
             "example: %s rpc --window 1,16,64 --cores 0,1 --seconds 0.2\n",
             prog, prog);
     exit(2);
@@ -61,7 +61,7 @@ static int parse_option(struct peer_opts *o, const char *name, const char *value
     char *end;
 
     if (!strcmp(name, "--size"))
-        return parse_list(value, 8, PEER_SIZE_MAX, &o->sizes);
+        return parse_list(value, 8, strcmp(o->test, "bw") ? PEER_SIZE_MAX : PEER_BW_SIZE_MAX, &o->sizes);
     if (!strcmp(name, "--window"))
         return parse_list(value, 1, 64, &o->windows);
     if (!strcmp(name, "--cores"))
@@ -80,7 +80,7 @@ void peer_parse(int argc, char **argv, struct peer_opts *o)
                             .windows = {{64}, 1},
                             .cores = {{0, 1}, 2},
                             .seconds = 0.2};
-    if (strcmp(o->test, "lat") && strcmp(o->test, "rate") && strcmp(o->test, "rpc"))
+    if (strcmp(o->test, "lat") && strcmp(o->test, "rate") && strcmp(o->test, "rpc") && strcmp(o->test, "bw"))
         usage(argv[0], "unknown test", o->test);
     for (int i = 2; i < argc; i += 2) {
         if (i + 1 == argc || parse_option(o, argv[i], argv[i + 1]))
@@ -104,6 +104,23 @@ double peer_now(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int peer_bw_window(int size)
+{
+    int n = (16 << 20) / size;
+
+    return n < 2 ? 2 : n > 64 ? 64 : n;
+}
+
+char *peer_memory(size_t size)
+{
+    char *p = malloc(size);
+
+    if (!p)
+        peer_die("no memory for %zu bytes", size);
+    memset(p, 1, size);
+    return p;
 }
 
 int peer_add_lat(struct peer_samples *s, double batch_seconds)

@@ -12,7 +12,8 @@
 #define PEER_SAMPLES 100000
 #define PEER_BATCH 64  /* round trips of a latency sample: makes the clock's 20 ns vanish */
 #define PEER_SLICE 512 /* messages, at least, of a rate sample */
-#define PEER_SIZE_MAX 65536
+#define PEER_SIZE_MAX 65536        /* of all tests but bw */
+#define PEER_BW_SIZE_MAX (64 << 20)
 
 struct peer_list {
     int v[PEER_LIST_MAX];
@@ -20,7 +21,7 @@ struct peer_list {
 };
 
 struct peer_opts {
-    const char *test; /* "lat", "rate" or "rpc" */
+    const char *test; /* "lat", "rate", "rpc" or "bw" */
     struct peer_list sizes;
     struct peer_list windows;
     struct peer_list cores; /* two */
@@ -45,10 +46,15 @@ double peer_now(void);
 /* Prints to stderr and exits with 1. */
 void peer_die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
-/* Records PEER_BATCH round trips, or `count` messages. Returns nonzero when no more samples fit. */
+/* How many messages of bw are in flight together: 16 MiB, but 2 to 64 messages. */
+int peer_bw_window(int size);
+/* Memory for them, with its pages; the caller frees it. */
+char *peer_memory(size_t size);
+
+/* Records PEER_BATCH round trips, or `count` messages, or bytes. Returns nonzero when no more samples fit. */
 int peer_add_lat(struct peer_samples *s, double batch_seconds);
 int peer_add_rate(struct peer_samples *s, long count, double seconds);
-/* These print one line of JSON and empty the samples. field: "msgs_per_s" or "requests_per_s". */
+/* These print one line of JSON and empty the samples. field: "msgs_per_s", "requests_per_s", "bytes_per_s". */
 void peer_print_lat(struct peer_samples *s, const char *transport, int size);
 void peer_print_rate(struct peer_samples *s, const char *test, const char *field, const char *transport,
                      int size, int window);

@@ -39,10 +39,15 @@ plait_lat() { # SIZE P50 LIMIT
     printf '{"min":1,"p50":%s,"p90":900,"p99":901,"max":902},"limit":%s,"ratio":1}\n' "$2" "$3"
 }
 
-ucx() { # SIZE P50_US RATE
+ucx() { # SIZE P50_US RATE [MIB_PER_S]
     echo "# size $1"
     echo "iterations,50.0_percentile_lat,avg_lat,overall_lat,avg_bw,overall_bw,avg_mr,overall_mr"
-    echo "500000,$2,0.9,0.9,85.46,85.46,11201837,$3"
+    echo "500000,$2,0.9,0.9,85.46,${4:-85.46},11201837,$3"
+}
+
+bw() { # TRANSPORT SIZE GB/S [LIMIT]
+    printf '{"test":"bw","transport":"%s","size":%s,"window":64,' "$1" "$2"
+    printf '"bytes_per_s":%se9,"limit":%se9}\n' "$3" "${4:-1}"
 }
 
 mkdir "$dir/bin" "$dir/raw"
@@ -59,10 +64,16 @@ for i in 1 2 3; do
         plait_lat $size "$1" "$2" >>"$dir/raw/plait.lat.$i"
         ucx $size "$3" 7 >>"$dir/raw/ucx-tag.lat.$i"
         plait_lat $size "$4" 1 >>"$dir/raw/openmpi.lat.$i"
+        plait_lat $size "$4" 1 >>"$dir/raw/plait-copy.lat.$i"
     done
     echo "{\"test\":\"rate\",\"size\":8,\"window\":64,\"msgs_per_s\":${i}0000000,\"limit\":100000000}" \
         >"$dir/raw/plait.rate.$i"
     { ucx 8 0.05 "${i}500000"; ucx 8 0.05 1000000; } >"$dir/raw/ucx-tag.rate.$i" # the better one counts
+    for size in 65536 1048576 4194304 67108864; do
+        bw plait $size "${i}0" 40 >>"$dir/raw/plait.bw.$i"
+        bw mpi $size 5 >>"$dir/raw/mpich.bw.$i"
+        ucx $size 9 7 "${i}000" >>"$dir/raw/ucx-am.bw.$i"
+    done
     for w in 1 16 64; do
         printf '{"test":"rpc","size":8,"window":%s,"requests_per_s":%s000000,"limit":64000000}\n' \
             $w $((w * i))
@@ -72,7 +83,13 @@ done
 compare 1 --replay "$dir/raw" --rounds 3 --json "$dir/out.json"
 expect medians "$dir/out" \
     " limit (shared memory) 80.0 50.0 100.0 1.00 0.67" \
-    " plait 80.0 70.0 90.0 1.00 0.67" \
+    " plait 80.0 70.0 90.0 1.00 0.67 in place" \
+    " plait, copied 150.0 90.0 200.0 1.88 1.25 copied" \
+    "* MPICH 5.00 5.00 5.00 0.12 1.00 copied" \
+    " UCX AM 2.10 1.05 3.15 0.05 0.42 copied" \
+    " plait 20.00 10.00 30.00 0.50 4.00" \
+    " limit (shared memory) 40.00 40.00 40.00 1.00 8.00" \
+    " 64 MiB median" \
     "* UCX tag 120.0 100.0 140.0 1.50 1.00" \
     " Open MPI 150.0 90.0 200.0 1.88 1.25" \
     " plait 20.00 10.00 30.00 0.20 8.00" \
@@ -84,8 +101,10 @@ expect missing_record "$dir/out" "MPICH failed in round 1: no recorded output mp
 import json, sys
 d = json.load(open(sys.argv[1]))
 f = {(x["test"], x["size"], x.get("window")): x for x in d["figures"]}
-assert len(f) == 8 and d["rounds"] == 3, f.keys()
+assert len(f) == 12 and d["rounds"] == 3, f.keys()
 lat = f["lat", 4096, None]
+assert lat["contenders"]["plait"]["received"] == "in place"
+assert f["bw", 67108864, None]["contenders"]["ucx-am"]["median"] == 2000 * 1048576
 assert lat["best_peer"] == "ucx-tag" and lat["unit"] == "ns"
 assert lat["contenders"]["plait"]["rounds"] == [70, 90, 80] and lat["contenders"]["plait"]["median"] == 80
 assert abs(lat["contenders"]["plait"]["to_limit"] - 1.0) < 1e-9
@@ -99,7 +118,7 @@ if command -v gnuplot >/dev/null; then
     path=$(dirname "$(command -v gnuplot)")
     compare 1 --replay "$dir/raw" --rounds 3 --svg "$dir/it's.svg"
     path=/nonexistent
-    expect svg "$dir/it's.svg" "<svg" "UCX tag" "Open MPI" "requests in flight"
+    expect svg "$dir/it's.svg" "<svg" "UCX tag" "Open MPI" "requests in flight" "GB/s" "64M" "plait, copied"
 else
     echo "[SKIP] compare::svg: no gnuplot"
 fi
@@ -124,10 +143,16 @@ cat >"$dir/bin/plait" <<'EOF'
 case "$*" in
 --version) echo "plait 9.8.7" ;;
 "perf lat --size 8,64,1024,4096 --iterations "*" --rounds 3 --cpus $cores --json") /bin/cat "$0.lat" ;;
+"perf lat --size 8,64,1024,4096 --touch copy --iterations "*" --rounds 3 --cpus $cores --json")
+    /bin/cat "$0.copy" ;;
+"perf bw --size 65536 --take copy "*) echo "plait perf: not in this version" >&2; exit 1 ;;
+"perf bw --size "*" --iterations "*" --rounds 3 --cpus $cores --json")
+    echo "{\"test\":\"bw\",\"size\":$4,\"bytes_per_s\":4e10}" ;;
 *) echo "plait: unknown option: $*" >&2; exit 2 ;;
 esac
 EOF
 cp "$dir/raw/plait.lat.1" "$dir/bin/plait.lat"
+cp "$dir/raw/plait-copy.lat.1" "$dir/bin/plait.copy"
 cp "$dir/raw/openmpi.lat.1" "$dir/bin/fi_shm.lat"
 cat >"$dir/bin/fi_shm" <<'EOF'
 #!/bin/sh
@@ -141,6 +166,7 @@ case $cores in
     compare 0 --quick --tests lat --rounds 2 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
     expect running "$dir/out" \
         " plait 9.8.7 70.0 70.0 70.0 1.40 0.35" \
+        " plait 9.8.7, copied 200.0 200.0 200.0 4.00 1.00" \
         "* libfabric shm 200.0 200.0 200.0 4.00 1.00"
     expect missing_peers "$dir/out" \
         "missing: ucx_perftest is not installed: apt-get install ucx-utils" \
@@ -161,6 +187,10 @@ EOF
     expect failing_command "$dir/out" \
         "failed in round 1: exit status 2: plait: unknown option: perf rpc --size 8 --window 1,16,64" \
         "ucx_rpc is not built: apt-get install libucx-dev, then make bench-peers"
+    compare 0 --quick --tests lat,bw --sizes 1M --peers '' --rounds 1 --plait "$dir/bin/plait"
+    expect sizes "$dir/out" " 1 MiB median" " plait 9.8.7 40.00 40.00 40.00" \
+        "plait 9.8.7, copied missing: exit status 1: plait perf: not in this version"
+    ! grep -q 'Half round trip\|KiB' "$dir/out" && pass sizes_only || fail sizes_only "there are others"
     compare 1 --quick --tests lat --peers '' --plait "$dir/none"
     expect missing_plait "$dir/out" \
         "missing: no command $dir/none: build plait (make), or name it with --plait"
@@ -174,8 +204,14 @@ compare 2 --sppeed 3
 expect unknown_option "$dir/out" "--sppeed"
 compare 2 --peers ucx-am,zmq
 expect unknown_peer "$dir/out" "unknown peer 'zmq' (choose from ucx-tag, ucx-am, libfabric, openmpi, mpich)"
-compare 2 --tests bw
-expect unknown_test "$dir/out" "unknown test 'bw' (choose from lat, rate, rpc)"
+compare 2 --tests get
+expect unknown_test "$dir/out" "unknown test 'get' (choose from lat, rate, rpc, bw)"
+compare 2 --sizes 3k
+expect unknown_size "$dir/out" "no test has 3072 bytes (there are 8, 64, 1K, 4K, 64K, 1M, 4M, 64M)"
+compare 2 --sizes 1Mk
+expect bad_size "$dir/out" "'1Mk' is not a size like 8, 4k or 1M"
+compare 2 --sizes 8 --tests bw
+expect no_size "$dir/out" "none of the tests has such sizes"
 compare 2 --cores 0
 expect bad_cores "$dir/out" "'0' is not two core numbers like 0,1"
 compare 2 --cores 0,99999

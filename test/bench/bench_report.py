@@ -100,8 +100,8 @@ def table_line(res, name, figure):
 def table(res, rounds):
     out = ["Median, least and most of %d interleaved round%s; * is the best peer. The two ratios are the" %
            (rounds, "" if rounds == 1 else "s"),
-           "medians of those in each round, because the machine changes from round to round. Received in place:",
-           "the receiver is shown the bytes, and the test does not read them; copied: into memory of its own."]
+           "medians of those in each round, because the machine changes from round to round. Received in",
+           "place: the receiver is shown the bytes, and the test does not read them; copied: to its memory."]
     for test in res.tests:
         out += ["", HEADINGS[test]]
         for figure in figures_of(test):

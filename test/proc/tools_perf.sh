@@ -51,16 +51,17 @@ figures bw '[("bw", 4096, 64), ("bw", 262144, 64)]' bw --size 4k,256k "${few[@]}
 figures "put and get" '[("put", 1, 1), ("put", 65536, 1), ("get", 1, 1), ("get", 65536, 1)]' put get --size 1,64k "${few[@]}"
 figures atomic '[("atomic", 8, 1)]' atomic --size 64k "${few[@]}"
 figures "bw, long messages" '[("bw", 8191, 64), ("bw", 8192, 64), ("bw", 262145, 64), ("bw", 67108864, 64)]' \
-    bw --size 8191,8192,262145,64M --iterations 3 --rounds 1
-figures "bw, both ways" '[("bw", 8, 64), ("bw", 4096, 64), ("bw", 262144, 64), ("bw", 16777216, 64)]' \
-    bw --duplex --size 8,4k,256k,16M --iterations 100 --rounds 2
+    bw --size 8191,8192,262145,64M --iterations 2 --rounds 1
+figures "bw, both ways" '[("bw", 8, 64), ("bw", 8192, 64), ("bw", 4194304, 64)]' \
+    bw --duplex --size 8,8k,4M --iterations 10 --rounds 1
+figures "bw, both ways, in parts" '[("bw", 4096, 4)]' bw --duplex --size 4k --window 4 "${few[@]}"
 python "bw, both ways, is told" '
 import json, sys
 assert all(json.loads(l)["duplex"] is True for l in open(sys.argv[1]))' "$dir/figures"
 figures "bw, both ways, a window of one" '[("bw", 4096, 1), ("bw", 65536, 1)]' \
     bw --duplex --size 4k,64k --window 1 "${few[@]}"
-figures "lat, copied" '[("lat", 8, 1), ("lat", 4096, 1), ("lat", 1048576, 1)]' \
-    lat --touch copy --size 8,4k,1M "${few[@]}"
+figures "lat, copied" '[("lat", 8, 1), ("lat", 4096, 1), ("lat", 300000, 1)]' \
+    lat --touch copy --size 8,4k,300000 --iterations 100 --rounds 1
 python "lat, copied, is told" '
 import json, sys
 assert all(json.loads(l)["touch"] == "copy" for l in open(sys.argv[1]))' "$dir/figures"

@@ -58,7 +58,7 @@ static const char doc[] =
     "lat, rate and bw send messages of 8 KiB and more from memory of plait_mem_alloc() with PLAIT_NOCOPY, "
     "shorter ones with plait_send(). --take says what both sides do with those that stay with their sender: "
     "in place, copied from there, read with process_vm_readv (cma), or through the ring like shorter ones; "
-    "auto leaves it to plait. This version has the ring only.\n\n"
+    "auto leaves it to plait.\n\n"
     "rate, rpc, bw: a round's figure is the median of its ten parts, so that one interruption does not "
     "count; short rounds are one part. The limit of rate is the best bare ring with one producer and one "
     "consumer; of rpc half of that, or window by the raw round trip, whichever is less; of bw the best of "

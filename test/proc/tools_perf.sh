@@ -66,7 +66,7 @@ python "lat, copied, is told" '
 import json, sys
 assert all(json.loads(l)["touch"] == "copy" for l in open(sys.argv[1]))' "$dir/figures"
 for take in auto place copy cma ring; do
-    figures "take $take" '[("lat", 65536, 1), ("bw", 65536, 64), ("bw", 1048576, 64)]' \
+    figures "take $take" '[("lat", 65536, 1), ("lat", 1048576, 1), ("bw", 65536, 64), ("bw", 1048576, 64)]' \
         lat bw --take $take --size 64k,1M --iterations 20 --rounds 1
     python "take $take, is told" '
 import json, sys

@@ -79,6 +79,19 @@ static bool take(const struct plait_msg *m, struct head *h)
     return sum_of(m->data, m->len) == h->sum;
 }
 
+/* READ_MEMORY in the environment: may the server read what the caller offers it by its addresses (PLAIT_TAKE=cma)? */
+static void check_cma(const struct plait_ctx_stats *st)
+{
+    const char *expected = getenv("READ_MEMORY");
+
+    if (!expected || !strstr(self, "server"))
+        return;
+    if (strcmp(expected, "allowed") == 0)
+        tell("long_messages_are_read", st->offers_cma > 0 && st->cma_refused == 0, "offers_cma is 0, or cma_refused is not");
+    else
+        tell("the_refusal_is_counted", st->offers_cma == 0 && st->cma_refused == 1, "offers_cma is not 0, or cma_refused is not 1");
+}
+
 static void print_stats(void)
 {
     struct plait_ctx_stats st = { .size = sizeof st };
@@ -86,11 +99,13 @@ static void print_stats(void)
     if (plait_ctx_get_stats(ctx, &st) < 0)
         tell("counters", false, plait_error_text());
     printf("%s: node %d, msgs_sent %llu, msgs_received %llu, again %llu, shm_bytes %llu, "
-           "bind_failures %llu\n",
+           "bind_failures %llu, offers_cma %llu, cma_refused %llu\n",
            self, plait_ctx_node(ctx), (unsigned long long)st.msgs_sent,
            (unsigned long long)st.msgs_received, (unsigned long long)st.again, (unsigned long long)st.shm_bytes,
-           (unsigned long long)st.bind_failures);
+           (unsigned long long)st.bind_failures, (unsigned long long)st.offers_cma,
+           (unsigned long long)st.cma_refused);
     tell("nothing_failed_to_bind", st.bind_failures == 0, "bind_failures is not 0");
+    check_cma(&st);
 }
 
 /* Every shared mapping of the link: what this side writes is on the peer's node, what it reads on its own. */

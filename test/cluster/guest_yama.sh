@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Yama's levels 0 to 3, in a guest: process_vm_readv between two unrelated processes of an ordinary user is
-# allowed at 0 only; large messages between them pass at each.
+# allowed at 0 only; large messages between them pass at each, and the counters say how.
 . "$(dirname "$0")/guest_common.sh"
 
 if [ $part = host ]; then
@@ -16,6 +16,8 @@ for level in 0 1 2 3; do
         echo "[FAIL] guest_yama::level_$level: the kernel does not take it"
         exit 1
     fi
-    pair "yama_$level" 0 1 "$([ $level = 0 ] && echo allowed || echo refused)"
+    READ_MEMORY=$([ $level = 0 ] && echo allowed || echo refused)
+    export READ_MEMORY PLAIT_TAKE=cma
+    pair "yama_$level" 0 1 $READ_MEMORY
 done
 exit $bad

@@ -21,7 +21,6 @@
 #define PLI_RMA_FLAGS_SLOT 16             /* EXPORT.flags: PLAIT_ACCESS_..., and from this bit on the slot */
 #define PLI_RMA_ACCESS (PLAIT_ACCESS_READ | PLAIT_ACCESS_WRITE)
 #define PLI_RMA_STEP (256u << 10)         /* bytes copied between two looks at the word */
-#define PLI_RMA_MAPPED_MAX (UINT64_C(4) << 30) /* bytes that one link's peer may have mapped here by its exports */
 #define PLI_RMA_OPS_KEPT 64u              /* free ones that a connection keeps */
 
 /* What the bytes of a struct plait_key are. */
@@ -78,7 +77,6 @@ struct pli_rma_link {
     uint32_t highest;            /* number of an import so far */
     struct pli_peermem *page;    /* the peer's key page */
     uint64_t page_dev, page_ino;
-    uint64_t mapped;             /* bytes of imports */
     struct pli_list waiting;     /* struct pli_rma_conn with a queue */
 };
 

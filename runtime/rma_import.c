@@ -12,38 +12,6 @@
 #include "util/err.h"
 #include "util/log.h"
 
-/* ---- the limit on what is mapped ---- */
-
-static uint64_t mapped_max;
-static pthread_once_t mapped_once = PTHREAD_ONCE_INIT;
-
-static void read_mapped_max(void)
-{
-    const char *s = getenv("PLAIT_MAPPED_MAX");
-    unsigned long long v;
-    char *end;
-
-    mapped_max = PLI_RMA_MAPPED_MAX;
-    if (!s || !*s)
-        return;
-    errno = 0;
-    v = strtoull(s, &end, 10);
-    if (errno || *end || *s < '0' || *s > '9')
-        pli_warn("PLAIT_MAPPED_MAX='%s' is not a number of bytes: %llu is used", s, (unsigned long long)mapped_max);
-    else
-        mapped_max = v;
-}
-
-static int check_mapped(const struct pli_rma_link *r, uint64_t size)
-{
-    pthread_once(&mapped_once, read_mapped_max);
-    if (size <= mapped_max && r->mapped <= mapped_max - size)
-        return 0;
-    return pli_fail(PLAIT_E_NOMEM,
-                    "a region of %llu bytes is not mapped: its owner has %llu mapped here already, and may have %llu (PLAIT_MAPPED_MAX)",
-                    (unsigned long long)size, (unsigned long long)r->mapped, (unsigned long long)mapped_max);
-}
-
 /* ---- the table, in the order of the numbers ---- */
 
 /* The place of the first one that is not below number. */
@@ -160,7 +128,6 @@ static int take_page(struct pli_link *link, int fd, uint32_t number)
 /* Takes fd over. */
 static int take_region(struct pli_link *link, struct pli_import *m, int fd)
 {
-    struct pli_rma_link *r = link->rma;
     struct stat st;
     int rc;
 
@@ -174,17 +141,16 @@ static int take_region(struct pli_link *link, struct pli_import *m, int fd)
         rc = bad_peer(link, "the region", m->key.number);
         goto err_close;
     }
-    rc = check_mapped(r, (uint64_t)st.st_size);
+    rc = pli_shares_count(link, (uint64_t)st.st_size);
     if (rc < 0)
         goto err_close;
     rc = pli_peermem_attach(&m->pm, fd, (uint64_t)st.st_size, m->key.access & PLAIT_ACCESS_WRITE);
-    if (rc == PLAIT_E_BADPEER)
-        return bad_peer(link, "the region", m->key.number);
     if (rc < 0) {
+        pli_mapped_sub(link->shares.mapped, (uint64_t)st.st_size);
         m->pm = NULL;
-        return rc;
+        return rc == PLAIT_E_BADPEER ? bad_peer(link, "the region", m->key.number) : rc;
     }
-    r->mapped += m->pm->size;
+    pli_peermem_account(m->pm, link->shares.mapped);
     return 0;
 
 err_close:
@@ -306,8 +272,6 @@ int pli_rma_withdraw_came(struct pli_link *link, const struct pli_wire_msg *msg)
     r->nimports--;
     memmove(r->imports + i, r->imports + i + 1, (r->nimports - i) * sizeof *r->imports);
     r->recent = NULL;
-    if (m->pm)
-        r->mapped -= m->pm->size;
     import_free(m);
     return answer(link, PLI_MEM_WITHDRAWN, msg->mem.key, 0, NULL);
 }

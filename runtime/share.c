@@ -327,10 +327,6 @@ static int peer_room(struct pli_shares *sh)
     uint32_t more = sh->peer_cap ? 2 * sh->peer_cap : 8;
     struct pli_peer_share *grown;
 
-    if (!sh->mapped)
-        sh->mapped = pli_mapped_new();
-    if (!sh->mapped)
-        return pli_fail(PLAIT_E_NOMEM, "no memory to remember regions");
     if (sh->npeer < sh->peer_cap)
         return 0;
     if (sh->npeer >= PLI_SHARES_MAX)
@@ -343,19 +339,32 @@ static int peer_room(struct pli_shares *sh)
     return 0;
 }
 
+int pli_shares_count(struct pli_link *link, uint64_t len)
+{
+    struct pli_shares *sh = &link->shares;
+    uint64_t max;
+
+    if (!sh->mapped)
+        sh->mapped = pli_mapped_new();
+    if (!sh->mapped)
+        return pli_fail(PLAIT_E_NOMEM, "no memory to remember what a peer has mapped here");
+    if (pli_share_mapped_max(&max) < 0)
+        pli_warn("%s", pli_err_text());
+    if (!pli_mapped_add(sh->mapped, len, max))
+        return pli_fail(PLAIT_E_NOMEM, "a region of %llu bytes would bring what %s has mapped here over %llu bytes: see PLAIT_MAPPED_MAX",
+                        (unsigned long long)len, link->who, (unsigned long long)max);
+    return 0;
+}
+
 /* Maps it. PLAIT_E_BADPEER, or a code that the peer can live with. Takes fd over. */
 static int map_peer(struct pli_link *link, uint32_t key, int fd, uint64_t len)
 {
     struct pli_shares *sh = &link->shares;
     struct pli_peermem *pm;
-    uint64_t max;
     int rc = peer_room(sh);
 
-    if (rc == 0 && pli_share_mapped_max(&max) < 0)
-        pli_warn("%s", pli_err_text());
-    if (rc == 0 && !pli_mapped_add(sh->mapped, len, max))
-        rc = pli_fail(PLAIT_E_NOMEM, "a region of %llu bytes would bring what %s has mapped here over %llu bytes: see PLAIT_MAPPED_MAX",
-                      (unsigned long long)len, link->who, (unsigned long long)max);
+    if (rc == 0)
+        rc = pli_shares_count(link, len);
     if (rc < 0) {
         close(fd);
         return rc;

@@ -75,6 +75,10 @@ void pli_share_give(struct pli_link *link, uint16_t slot);
 /* The peer's region of that key; NULL: there is none. *revoked: there was one. Owner thread. */
 struct pli_peermem *pli_share_peer(struct pli_link *link, uint32_t key, bool *revoked);
 
+/* Counts len more bytes as mapped of the link's peer, for shares and exports: link->shares.mapped has them then. PLAIT_E_NOMEM: more than there may
+ * be. Owner thread. */
+int pli_shares_count(struct pli_link *link, uint64_t len);
+
 /* SHARE, SHARED, REVOKE. Takes the descriptors over. 0 or a negative code: the link fails. */
 int pli_share_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds);
 

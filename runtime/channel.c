@@ -189,6 +189,8 @@ int pli_channel_send(struct pli_channel *ch, const struct pli_wire_msg *msg, con
         n = send_some(ch->src.fd, buf, (size_t)len, fds, nfds);
         if (n == len)
             return 0;
+        if (n < 0 && errno == ETOOMANYREFS) /* nothing of it has gone: the caller may do without */
+            return fail_io("sendmsg");
         if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
             rc = fail_io("sendmsg");
             goto err_broken;
@@ -199,6 +201,8 @@ int pli_channel_send(struct pli_channel *ch, const struct pli_wire_msg *msg, con
             nfds = 0;
     }
     rc = enqueue(ch, buf + n, (size_t)(len - n), fds, nfds);
+    if (rc == PLAIT_E_NOFILE && n == 0)
+        return rc;
     if (rc < 0)
         goto err_broken;
     return 0;

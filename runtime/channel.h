@@ -50,7 +50,7 @@ int pli_channel_open(struct pli_channel *ch, struct plait_ctx *ctx, int fd,
 /* Encodes and sends, or queues, a frame. fds are borrowed (duplicated if queued). PLAIT_E_PEERDIED (also: the
  * peer does not read and PLI_CHANNEL_OUT_MAX bytes wait), PLAIT_E_NOMEM, PLAIT_E_NOFILE, PLAIT_E_INVAL (a
  * value over its limit, descriptors over TCP), PLAIT_E_SYSTEM. After an error the channel still waits to be
- * closed by its user, and reads on: on_end may follow. */
+ * closed by its user, and reads on: on_end may follow; but after PLAIT_E_NOFILE nothing of the frame has been sent, and the channel is as before. */
 int pli_channel_send(struct pli_channel *ch, const struct pli_wire_msg *msg, const int *fds);
 
 /* Takes the socket away from the channel (for handing it to another context), and frees the rest as close

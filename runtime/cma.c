@@ -139,11 +139,6 @@ static bool still_lives(const struct pli_cma *cma)
     return cma->pidfd < 0 || poll(&p, 1, 0) == 0; /* readable: it has ended */
 }
 
-static pid_t peer_process(const struct pli_link *link)
-{
-    return link->pid ? link->pid : link->peer.pid;
-}
-
 int pli_cma_read(struct pli_link *link, const struct iovec *from, unsigned nfrom, const struct iovec *into, unsigned ninto, size_t len)
 {
     struct walk there = { from, nfrom, 0 }, here = { into, ninto, 0 };
@@ -159,7 +154,7 @@ int pli_cma_read(struct pli_link *link, const struct iovec *from, unsigned nfrom
 
         if (bytes < some)
             nlocal = next_pieces(&here, local, bytes, &some);
-        got = process_vm_readv(peer_process(link), local, nlocal, remote, nremote, 0);
+        got = process_vm_readv(link->pid, local, nlocal, remote, nremote, 0);
         if (got < 0)
             return read_failed(link, errno);
         if (got == 0)
@@ -257,12 +252,23 @@ static int try_it(struct pli_link *link, const struct pli_wire_msg *msg, uint64_
     if (read_long < 0)
         rc = (int)read_long;
     else if (memcmp(buf, msg->mem.sid, PLI_ID_LEN) != 0)
-        rc = pli_fail(PLAIT_E_PERM, "process %d is another one here than for %s: they number processes differently", (int)peer_process(link), link->who);
+        rc = pli_fail(PLAIT_E_PERM, "process %d is another one here than for %s: they number processes differently", (int)link->pid, link->who);
     else
         *min = overridden(break_even(read_short, read_long, time_copying(buf + PROBE_LEN, buf, PROBE_LEN)));
     link->cma.may_read = rc == 0;
     free(buf);
     return rc;
+}
+
+/* The process must be the one that the kernel says is at the other end, not one that the peer names; and of our own user: reading may wait for whoever
+ * serves a page (userfaultfd, FUSE), and what we may read is not for others to choose. */
+static int check_peer(const struct pli_link *link)
+{
+    if (link->pid <= 0)
+        return pli_fail(PLAIT_E_PERM, "the process of %s has no number here: it is in another PID namespace", link->who);
+    if (link->uid != geteuid())
+        return pli_fail(PLAIT_E_PERM, "%s is another user's process, this one is uid %d", link->who, (int)geteuid());
+    return 0;
 }
 
 static int on_probe(struct pli_link *link, const struct pli_wire_msg *msg)
@@ -272,10 +278,14 @@ static int on_probe(struct pli_link *link, const struct pli_wire_msg *msg)
     const char *text = "";
     int rc;
 
-    if (msg->mem.len != PROBE_LEN || link->cma.pidfd >= 0 || link->cma.may_read)
+    if (msg->mem.len != PROBE_LEN || link->cma.asked)
         return pli_link_breach(link, "MEM PROBE of %llu bytes, or for the second time", (unsigned long long)msg->mem.len);
-    link->cma.pidfd = (int)syscall(SYS_pidfd_open, peer_process(link), 0); /* -1 before Linux 5.3 */
-    rc = try_it(link, msg, &min);
+    link->cma.asked = true;
+    rc = check_peer(link);
+    if (rc == 0) {
+        link->cma.pidfd = (int)syscall(SYS_pidfd_open, link->pid, 0); /* -1 before Linux 5.3 */
+        rc = try_it(link, msg, &min);
+    }
     if (rc < 0) {
         text = pli_err_text();
         link->ctx->st.cma_refused++;

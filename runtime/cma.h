@@ -4,7 +4,8 @@
  * Whether that is allowed is found out once for each link: the side that would offer addresses asks the other to read some of its memory
  * (PROBE), and that one tries, takes the time, and says from how many bytes on it would rather read than get the bytes through the ring
  * (PROBED). A process that may not read (another user namespace, Yama, a process that is not dumpable) says so, and gets everything through the ring.
- * What a process id means here is not what it means to the peer, so the memory read must begin with what the peer said it would. */
+ * It reads only the process that the kernel says is at the other end of the control channel, and only one of its own user. The block that is read first begins with bytes
+ * that the peer said it would: that guards against accidents with process numbers, not against the peer. */
 #ifndef PLI_RUNTIME_CMA_H
 #define PLI_RUNTIME_CMA_H
 
@@ -24,7 +25,8 @@ enum pli_cma_state { PLI_CMA_UNKNOWN, PLI_CMA_ASKED, PLI_CMA_YES, PLI_CMA_NO };
 struct pli_cma {
     enum pli_cma_state peer_reads; /* may the peer read here? */
     uint64_t min;                  /* bytes from which the peer would rather read; PLI_CMA_NEVER. Only with YES */
-    bool may_read;                 /* we may read there: PROBE has been answered with yes */
+    bool asked;                    /* PROBE has come */
+    bool may_read;                 /* we may read there: it has been answered with yes */
     int pidfd;                     /* the peer's process: a number may be used again */
 };
 

@@ -30,6 +30,8 @@ struct pli_req_more {
     struct plait_conn *conn;
     uint32_t index;
     struct pli_pieces *into;    /* where the reply's data is put, or NULL */
+    struct plait_mem **mems;   /* regions that the message names by addresses, a reference on each; NULL: none */
+    uint32_t nmems;
     uint32_t nshares;
     uint16_t shares[];         /* slots of the shares that the message names, if they are several */
 };
@@ -302,6 +304,8 @@ void pli_req_free(struct plait_conn *c, uint32_t index, bool replied); /* replie
 struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie); /* NULL: no such number is in use */
 int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_us); /* PLAIT_E_NOMEM, as the next two */
 int pli_req_set_into(struct plait_conn *c, uint32_t index, const struct iovec *iov, unsigned niov);
+/* Takes the references of the regions over, also on error. PLAIT_E_NOMEM. */
+int pli_req_set_mems(struct plait_conn *c, uint32_t index, struct plait_mem *const *mems, uint32_t n);
 int pli_req_set_shares(struct plait_conn *c, uint32_t index, const uint16_t *slots, uint32_t n); /* takes them (pli_share_take()) */
 /* Where the reply of len bytes to the request is to be put, for the caller to free; NULL: anywhere. *rc: PLAIT_E_NOMEM. */
 struct pli_pieces *pli_req_into(const struct pli_req *r, size_t len, const void *hdr, uint32_t hdr_len, int *rc);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "topo/topo.h"
 #include "util/err.h"
@@ -147,11 +148,17 @@ static int make_fd(const char *name, size_t page_size, bool huge)
 {
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     char full[PLI_MEM_NAME_MAX + 16];
+    int fd;
 
     if (huge)
         flags |= MFD_HUGETLB | (unsigned)__builtin_ctzl(page_size) << MFD_HUGE_SHIFT;
     snprintf(full, sizeof full, "plait-mem-%s", name);
-    return memfd_create(full, flags);
+    fd = memfd_create(full, flags);
+    if (fd >= 0 && fchmod(fd, S_IRUSR | S_IWUSR) < 0) { /* it is made for everybody: another user with the descriptor could open it again, to write */
+        close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 static int reserve(struct plait_mem *m, size_t len, size_t page_size, bool huge, const struct pli_topo *topo,

@@ -248,12 +248,16 @@ static int take_reply(struct plait_conn *c, uint64_t cookie, struct pli_msg *m, 
     if (r && pli_req_kind(r) == PLI_REQ_REPLY)
         into = pli_req_into(r, (size_t)in->total, m->pub.hdr, m->pub.hdr_len, &rc);
     m->cookie = in->head.receipt;
-    m->flags = PLI_MSG_RECEIPT;
+    m->flags = 0;
     /* on a shared context any thread may release a reply, which is no thread to send a receipt */
-    if (rc == 0 && (into || in->addresses || c->take == PLAIT_TAKE_COPY || c->ctx->shared))
+    if (rc == 0 && (into || in->addresses || c->take == PLAIT_TAKE_COPY || c->ctx->shared)) {
         rc = copy(c, m, in, into);
-    else if (rc == 0)
+        if (rc == 0 && r) /* the replier can have its memory again */
+            pli_conn_send_receipt(c, in->head.receipt, 0);
+    } else if (rc == 0) {
+        m->flags = PLI_MSG_RECEIPT;
         place(c, m, in);
+    }
     if (rc < 0)
         return end(c, rc);
     return pli_conn_replied(c, m, cookie);

@@ -2,6 +2,7 @@
 /* Offering: a record that names where the data lies, in regions that the peer has mapped. The work does not depend on how long it is. */
 #include <stdlib.h>
 #include <string.h>
+#include "runtime/mem.h"
 #include "runtime/offer.h"
 #include "util/err.h"
 
@@ -13,6 +14,8 @@ struct draft {
     } rec;
     uint16_t slots[PLAIT_IOV_MAX];
     uint32_t nslots;
+    struct plait_mem *mems[PLAIT_IOV_MAX]; /* of pieces that are named by their addresses: a reference on each */
+    uint32_t nmems;
 };
 
 static void name_share(struct draft *d, const struct pli_share *s)
@@ -47,28 +50,42 @@ static bool name_pieces(struct plait_conn *c, const struct iovec *iov, unsigned 
     return all && d->nslots;
 }
 
-/* By their addresses: the peer reads them there. */
-static void name_addresses(const struct iovec *iov, unsigned niov, struct draft *d)
+static void put_mems(struct draft *d)
 {
-    d->nslots = d->rec.head.count = 0;
+    while (d->nmems)
+        pli_mem_put(d->mems[--d->nmems]);
+}
+
+/* By their addresses: the peer reads them there. Regions stay until it has. any: also memory that is in none; it is the user's word then that
+ * another process can read it (memory of a device, say, cannot be read so, though the program itself can). */
+static bool name_addresses(const struct iovec *iov, unsigned niov, bool any, struct draft *d)
+{
+    d->nslots = d->rec.head.count = d->nmems = 0;
     for (unsigned i = 0; i < niov; i++) {
-        if (iov[i].iov_len)
-            d->rec.refs[d->rec.head.count++] = (struct pli_ref){
-                .key = PLI_REF_ADDRESS, .len = (uint32_t)iov[i].iov_len, .offset = (uintptr_t)iov[i].iov_base,
-            };
+        struct plait_mem *mem = iov[i].iov_len ? pli_mem_find(iov[i].iov_base, iov[i].iov_len) : NULL;
+
+        if (!iov[i].iov_len)
+            continue;
+        if (!mem && !any) {
+            put_mems(d);
+            return false;
+        }
+        if (mem)
+            d->mems[d->nmems++] = mem;
+        d->rec.refs[d->rec.head.count++] = (struct pli_ref){
+            .key = PLI_REF_ADDRESS, .len = (uint32_t)iov[i].iov_len, .offset = (uintptr_t)iov[i].iov_base,
+        };
     }
+    return true;
 }
 
 /* True: the message can be offered, as d says. */
 static bool name_data(struct plait_conn *c, const struct iovec *iov, unsigned niov, size_t len, struct draft *d)
 {
-    d->nslots = 0;
+    d->nslots = d->nmems = 0;
     if (c->take != PLAIT_TAKE_CMA && name_pieces(c, iov, niov, d))
         return true;
-    if (!pli_cma_wanted(c->link, len, c->take == PLAIT_TAKE_CMA))
-        return false;
-    name_addresses(iov, niov, d);
-    return true;
+    return pli_cma_wanted(c->link, len, c->take == PLAIT_TAKE_CMA) && name_addresses(iov, niov, c->take == PLAIT_TAKE_CMA, d);
 }
 
 int pli_offer_send(struct plait_conn *c, struct pli_txmsg *m, uint32_t index, const struct plait_out *out, bool reply)
@@ -85,7 +102,10 @@ int pli_offer_send(struct plait_conn *c, struct pli_txmsg *m, uint32_t index, co
     d.rec.head = (struct pli_ref_head){ .receipt = reply ? pli_req_cookie(&c->reqs[index]) : 0 };
     if (!name_data(c, iov, niov, pli_iov_len(iov, niov), &d))
         return 0;
-    rc = d.nslots ? pli_req_set_shares(c, index, d.slots, d.nslots) : 0;
+    if (d.nmems)
+        rc = pli_req_set_mems(c, index, d.mems, d.nmems);
+    else
+        rc = d.nslots ? pli_req_set_shares(c, index, d.slots, d.nslots) : 0;
     if (rc < 0)
         return rc;
     offer.meta |= PLI_RF_REF << 8;

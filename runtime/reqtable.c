@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/conn.h"
+#include "runtime/mem.h"
 #include "util/err.h"
 
 #define FIRST_ENTRIES 16u
@@ -59,7 +60,13 @@ int pli_req_alloc(struct plait_conn *c, enum pli_req_kind kind, uint32_t *index)
     return 0;
 }
 
-/* The message is completed, or its user does not wait any more: the timer, the place of the reply, the shares. */
+static void put_mems(struct plait_mem *const *mems, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        pli_mem_put(mems[i]);
+}
+
+/* The message is completed, or its user does not wait any more: the timer, the place of the reply, the shares, the regions. */
 static void drop_more(struct plait_conn *c, struct pli_req *r)
 {
     struct pli_req_more *more = r->more;
@@ -74,6 +81,8 @@ static void drop_more(struct plait_conn *c, struct pli_req *r)
     pli_pieces_free(more->into);
     for (uint32_t i = 0; i < more->nshares; i++)
         pli_share_give(c->held_link, more->shares[i]);
+    put_mems(more->mems, more->nmems);
+    free(more->mems);
     free(more);
 }
 
@@ -181,6 +190,22 @@ struct pli_pieces *pli_req_into(const struct pli_req *r, size_t len, const void 
     return place;
 }
 
+int pli_req_set_mems(struct plait_conn *c, uint32_t index, struct plait_mem *const *mems, uint32_t n)
+{
+    struct plait_mem **kept = malloc(n * sizeof(mems[0]));
+    struct pli_req_more *more = kept ? more_of(c, index, 0) : NULL;
+
+    if (!more) {
+        free(kept);
+        put_mems(mems, n);
+        return pli_fail(PLAIT_E_NOMEM, "no memory for what goes with a message");
+    }
+    memcpy(kept, mems, n * sizeof(mems[0]));
+    more->mems = kept;
+    more->nmems = n;
+    return 0;
+}
+
 int pli_req_set_shares(struct plait_conn *c, uint32_t index, const uint16_t *slots, uint32_t n)
 {
     struct pli_req *r = &c->reqs[index];
@@ -250,8 +275,10 @@ void pli_req_table_free(struct plait_conn *c)
     for (uint32_t i = 0; i < c->nreqs; i++) {
         struct pli_req_more *more = c->reqs[i].key & PLI_REQ_ODD ? c->reqs[i].more : NULL;
 
-        if (more)
+        if (more) { /* the regions are the parent's */
             pli_pieces_free(more->into);
+            free(more->mems);
+        }
         free(more);
     }
     free(c->reqs);

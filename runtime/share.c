@@ -135,6 +135,8 @@ static int send_frame(struct pli_link *link, enum pli_mem_op op, uint32_t key, i
     msg.mem.text.p = text;
     msg.mem.text.len = (uint32_t)strnlen(text, PLI_WIRE_TEXT_MAX);
     rc = pli_channel_send(&link->ch, &msg, fd);
+    if (rc == PLAIT_E_NOFILE) /* too many descriptors: nothing has been sent, and the link is well */
+        return rc;
     return rc < 0 ? pli_link_send_failed(link, rc) : 0;
 }
 
@@ -205,8 +207,10 @@ static bool ask(struct pli_link *link, const void *p, size_t len)
         return true;
     }
     s = share_new(link, mem);
-    if (s)
-        send_frame(link, PLI_MEM_SHARE, s->key, 0, mem->name, mem->mapped, &mem->fd);
+    if (s && send_frame(link, PLI_MEM_SHARE, s->key, 0, mem->name, mem->mapped, &mem->fd) == PLAIT_E_NOFILE) {
+        s->state = PLI_SHARE_REFUSED; /* the peer has not heard of it; messages are copied */
+        pli_warn("messages from memory '%s' are copied: %s", mem->name, pli_err_text());
+    }
     return true;
 }
 

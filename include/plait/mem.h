@@ -8,6 +8,9 @@
  * is an error there and never SIGBUS afterwards. plait_mem_register() tells plait of memory that the program
  * has already; nothing is copied. No two regions overlap.
  *
+ * A peer that gets a message in place (PLAIT_NOCOPY) maps the whole region for reading, until it is released: what a peer must not see belongs into
+ * another region, or pool, or is sent with PLAIT_TAKE_RING.
+ *
  * A pool cuts regions into buffers of a few sizes (classes). Each thread keeps some buffers of each pool that
  * it uses for itself, so that plait_pool_alloc() and plait_pool_free() take no lock most of the time; a
  * context's callbacks run on its owner thread, so this is a cache of each context, too. A buffer may be

@@ -152,8 +152,8 @@ struct plait_offer {
  */
 PLAIT_API int plait_offer_into(struct plait_offer *offer, const struct iovec *iov, unsigned niov);
 /**
- * The data shall be put into a buffer, also if it could be given in place: the sender is done at once. The message frees the buffer when it
- * is released.
+ * The data shall be put into a buffer, also if it could be given in place. The sender is done when the message is released, as always. The
+ * message frees the buffer then.
  * @param pool  where the buffer is from, which must outlive the message; NULL: memory of plait's.
  * @return 0; PLAIT_E_BUSY (it was said before where to put it); otherwise as plait_pool_alloc(), and so does it block. From on_offer only.
  */

@@ -40,7 +40,8 @@ struct plait_key {
     unsigned char bytes[32];
 };
 
-#define PLAIT_ACCESS_READ 0x1u  /**< the peer may get */
+#define PLAIT_ACCESS_READ 0x1u  /**< the peer may get. Of a region with PLAIT_MEM_WRITABLE it has a descriptor for reading, which a process of the
+                                     same user can open again for writing: only a region without that flag lets nobody write */
 #define PLAIT_ACCESS_WRITE 0x2u /**< the peer may put; atomics need both */
 
 #define PLAIT_RMA_WAIT_MS 5000u /**< how long an operation waits for the region of its key */

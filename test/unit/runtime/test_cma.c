@@ -193,7 +193,9 @@ Test(cma, from_how_many_bytes_on)
         uint64_t below, above;
     } cases[] = { { "never", 0, 0 }, { "0", 1, 1 }, { "100000", 0, 1 } };
     uint8_t *p = calloc(1, SIZE);
+    struct plait_mem *registered;
 
+    FAILS(plait_mem_register(&registered, p, SIZE), 0);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct world *w = listening_world();
         struct plait_mem *mem = new_region(SIZE);
@@ -227,6 +229,59 @@ Test(cma, from_how_many_bytes_on)
         plait_mem_release(mem);
     }
     unsetenv("PLAIT_CMA_MIN");
+    plait_mem_release(registered);
+    free(p);
+}
+
+/* The region is the message's until it has been read. */
+Test(cma, a_region_that_is_released_early)
+{
+    struct world *w = listening_world();
+    struct plait_mem_opts opts = PLAIT_MEM_OPTS_INIT;
+    struct outcome o = { 0 };
+    struct expect e = { .len = 100000, .seed = 3 };
+    struct plait_out out;
+    struct plait_mem *mem;
+    struct log cli, *srv = open_cma(w, &cli, PLAIT_TAKE_CMA);
+    uint64_t before;
+
+    opts.flags = PLAIT_MEM_WRITABLE;
+    FAILS(plait_mem_alloc(&mem, 128 * KIB, &opts), 0);
+    until_read(w, cli.conn[0]);
+    before = ctx_stats(w->ctx[0]).offers_cma;
+    srv->user = &e;
+    fill_bytes(plait_mem_addr(mem), 100000, 3);
+    out = nocopy(plait_mem_addr(mem), 100000, &o);
+    FAILS(plait_sendx(cli.conn[0], &out), 0);
+    FAILS(plait_mem_release(mem), 0);
+    WAIT(w, o.n, 1);
+    cr_assert_eq(o.status, 0);
+    cr_assert_eq(e.n, 1);
+    cr_assert_eq(ctx_stats(w->ctx[0]).offers_cma, before + 1);
+    end_session(w, &cli);
+    end_world(w);
+}
+
+/* Without being told to, plait offers addresses of its regions only: what else a program can read, another process perhaps cannot. */
+Test(cma, other_memory_goes_through_the_ring)
+{
+    struct world *w = listening_world();
+    struct outcome o = { 0 };
+    uint8_t *p = calloc(1, SIZE);
+    struct plait_out out = nocopy(p, 100000, &o);
+    struct log cli;
+
+    setenv("PLAIT_CMA_MIN", "0", 1);
+    open_cma(w, &cli, PLAIT_TAKE_AUTO);
+    FAILS(plait_sendx(cli.conn[0], &out), 0); /* asks */
+    WAIT(w, o.n, 1);
+    WAIT(w, cli.conn[0]->link->cma.peer_reads, PLI_CMA_YES);
+    FAILS(plait_sendx(cli.conn[0], &out), 0);
+    WAIT(w, o.n, 2);
+    cr_assert_eq(ctx_stats(w->ctx[0]).offers_cma, 0);
+    unsetenv("PLAIT_CMA_MIN");
+    end_session(w, &cli);
+    end_world(w);
     free(p);
 }
 

@@ -301,5 +301,6 @@ Test(cma, memory_that_is_not_there)
     WAIT(w, o.n, 1);
     cr_assert_lt(o.status, 0);
     WAIT(w, cli.closed, 1);
+    plait_session_release(cli.s);
     end_world(w);
 }

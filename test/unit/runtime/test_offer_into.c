@@ -584,11 +584,14 @@ Test(offer_into, called)
             cr_assert_eq(plait_ctx_destroy(w->ctx[1]), 0);
             w->nctx = 1;
             add_ctx(w, PLAIT_CTX_SHARED);
+            cr_assert_eq(plait_ctx_lock(w->ctx[1]), 0);
         }
         make_replies_known(w, &cli, mem, &done);
         cr_assert_eq(ctx_stats(w->ctx[1]).offers_placed, !shared);
         cr_assert_eq(ctx_stats(w->ctx[1]).offers_copied, (unsigned)shared);
         end_session(w, &cli);
+        if (shared)
+            cr_assert_eq(plait_ctx_unlock(w->ctx[1]), 0);
         end_world(w);
         plait_mem_release(mem);
     }

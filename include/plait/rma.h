@@ -88,7 +88,8 @@ PLAIT_API int plait_mem_withdraw(const struct plait_key *key, plait_done_fn on_g
  * @param data     the caller leaves it unchanged until completion; NULL is allowed if len is 0. It must not overlap
  *                 the target.
  * @param len      bytes, 0 is allowed. offset + len must not exceed the region.
- * @param on_done  NULL, or called once, with 0 or the code of what went wrong.
+ * @param on_done  NULL, or called once, with 0 or the code of what went wrong: one of those below, or PLAIT_E_TIMEDOUT (the region of the key did
+ *                 not arrive within PLAIT_RMA_WAIT_MS), or why the connection ended.
  * @return 0; PLAIT_E_INVAL (the key is damaged, or of another session, process or context; outside the region);
  *         PLAIT_E_PERM (the key does not allow it); PLAIT_E_REVOKED (withdrawn, bytes of it may have been written);
  *         PLAIT_E_AGAIN (PLAIT_RMA_OPS_MAX operations, or the connection is not open yet: nothing happened,

@@ -356,9 +356,9 @@ Test(offer_into, replies)
             cr_assert_eq(done.n, dones);
         }
     }
-    cr_assert_geq(ctx_stats(w->ctx[0]).offers_sent, 3 * 8 - 1);
-    cr_assert_geq(ctx_stats(w->ctx[1]).offers_placed, 3 * 4 - 1);
-    cr_assert_geq(ctx_stats(w->ctx[1]).offers_copied, 3 * 4 - 1);
+    cr_assert_geq(ctx_stats(w->ctx[0]).offers_sent, 2 * 8); /* the peer may hear late of the region, but before the second length */
+    cr_assert_geq(ctx_stats(w->ctx[1]).offers_placed, 2 * 4);
+    cr_assert_geq(ctx_stats(w->ctx[1]).offers_copied, 2 * 4);
     cr_assert_eq(conn_info(srv->conn[0]).pending, 0);
     end_session(w, &cli);
     end_world(w);

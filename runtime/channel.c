@@ -23,7 +23,7 @@ struct frame {
     uint8_t data[];
 };
 
-static void close_fds(const int *fds, int n)
+void pli_fds_close(const int *fds, int n)
 {
     for (int i = 0; i < n; i++)
         close(fds[i]);
@@ -31,7 +31,7 @@ static void close_fds(const int *fds, int n)
 
 static void frame_free(struct frame *f)
 {
-    close_fds(f->fds, f->nfds);
+    pli_fds_close(f->fds, f->nfds);
     free(f);
 }
 
@@ -109,7 +109,7 @@ static int flush(struct pli_channel *ch)
         if (n < 0)
             return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : fail_io("sendmsg");
         /* descriptors travel with the first byte */
-        close_fds(f->fds, f->nfds);
+        pli_fds_close(f->fds, f->nfds);
         f->nfds = 0;
         f->off += (size_t)n;
         ch->out_bytes -= (size_t)n;
@@ -452,7 +452,7 @@ static void release(struct pli_channel *ch)
 {
     pli_src_del(ch->ctx, &ch->src);
     ch->src.fd = -1;
-    close_fds(ch->fds, ch->nfds);
+    pli_fds_close(ch->fds, ch->nfds);
     ch->nfds = 0;
     drop_output(ch);
     free(ch->in);

@@ -58,6 +58,9 @@ int pli_channel_send(struct pli_channel *ch, const struct pli_wire_msg *msg, con
  * come. */
 int pli_channel_detach(struct pli_channel *ch);
 
+/* Closes descriptors that came with a frame. Any thread. */
+void pli_fds_close(const int *fds, int n);
+
 /* Closes the socket after trying to send what is queued (without blocking), frees buffers and descriptors.
  * Idempotent. In a child after fork it sends nothing. */
 void pli_channel_close(struct pli_channel *ch);

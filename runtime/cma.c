@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -48,7 +47,8 @@ void pli_cma_close(struct pli_cma *cma)
     pli_cma_init(cma);
 }
 
-void pli_cma_ask(struct pli_link *link)
+/* Once for each link. */
+static void ask(struct pli_link *link)
 {
     struct pli_wire_msg msg = { .type = PLI_WIRE_MEM };
     int rc;
@@ -70,7 +70,7 @@ void pli_cma_ask(struct pli_link *link)
 
 bool pli_cma_wanted(struct pli_link *link, uint64_t len, bool always)
 {
-    pli_cma_ask(link);
+    ask(link);
     return link->cma.peer_reads == PLI_CMA_YES && (always || len >= link->cma.min);
 }
 
@@ -313,8 +313,7 @@ static int on_probed(struct pli_link *link, const struct pli_wire_msg *msg)
 
 int pli_cma_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
-    for (int i = 0; i < msg->nfds; i++)
-        close(fds[i]);
+    pli_fds_close(fds, msg->nfds);
     if (msg->nfds)
         return pli_link_breach(link, "MEM of kind %u with a descriptor", msg->mem.op);
     return msg->mem.op == PLI_MEM_PROBE ? on_probe(link, msg) : on_probed(link, msg);

@@ -33,10 +33,8 @@ struct pli_cma {
 void pli_cma_init(struct pli_cma *cma);
 void pli_cma_close(struct pli_cma *cma);
 
-/* Asks the peer whether it can read here; once for each link, does nothing after that. Owner thread; does not block. */
-void pli_cma_ask(struct pli_link *link);
-
-/* Should a message of len bytes be offered by its addresses? always: whenever the peer can read at all. Asks the peer if it has not been asked. */
+/* Should a message of len bytes be offered by its addresses? always: whenever the peer can read at all. Asks the peer if it has not been asked.
+ * Owner thread; does not block. */
 bool pli_cma_wanted(struct pli_link *link, uint64_t len, bool always);
 
 /* PROBE and PROBED. 0 or a negative code: the link fails. PROBE blocks for the time of some copies, below a millisecond. */

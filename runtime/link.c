@@ -381,12 +381,6 @@ static int do_ack(struct pli_link *link)
     return rc < 0 ? rc : send_transport(link, PLI_WIRE_HELLO_ACK, t);
 }
 
-static void fds_close(int *fds, int n)
-{
-    for (int i = 0; i < n; i++)
-        close(fds[i]);
-}
-
 /* client: HELLO_ACK came. Takes the descriptors over. */
 static int do_connect(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
@@ -396,13 +390,13 @@ static int do_connect(struct pli_link *link, const struct pli_wire_msg *msg, int
     if (msg->hello.peer.transports & pli_transport_mask(link->key.transports))
         t = pli_transport_choose(msg->hello.peer.transports, same_host(link));
     if (!t) {
-        fds_close(fds, msg->nfds);
+        pli_fds_close(fds, msg->nfds);
         return pli_fail(PLAIT_E_NOTRANSPORT, "%s chose a transport (0x%x) that this side cannot use", link->who,
                         msg->hello.peer.transports);
     }
     rc = make_transport(link, t);
     if (rc < 0) {
-        fds_close(fds, msg->nfds);
+        pli_fds_close(fds, msg->nfds);
         return rc;
     }
     rc = link->tr->ops->connect(link->tr, msg->hello.blob.p, msg->hello.blob.len, fds, msg->nfds);
@@ -474,7 +468,7 @@ static int link_message(struct pli_link *link, enum pli_link_event event, const 
     /* the two that end ATTACHING belong to one side each */
     if (step.actions & PLI_LACT_BREACH || (event == PLI_LEV_TR_CONNECT && link->active) ||
         (event == PLI_LEV_TR_UP && !link->active)) {
-        fds_close(fds, msg->nfds);
+        pli_fds_close(fds, msg->nfds);
         return pli_link_breach(link, "%s while the link is %s", pli_wire_type_name(msg->type),
                                pli_link_state_name(link->state));
     }
@@ -518,7 +512,7 @@ static int on_frame(struct pli_channel *ch, const struct pli_wire_msg *msg, int 
     int rc;
 
     if (link->code) { /* it is going down at the end of this pass */
-        fds_close(fds, msg->nfds);
+        pli_fds_close(fds, msg->nfds);
         return link->code;
     }
     switch (msg->type) {
@@ -532,7 +526,7 @@ static int on_frame(struct pli_channel *ch, const struct pli_wire_msg *msg, int 
         return link_message(link, PLI_LEV_TR_UP, msg, fds);
     case PLI_WIRE_TR_CONTROL:
         if (!pli_link_is_up(link)) {
-            fds_close(fds, msg->nfds);
+            pli_fds_close(fds, msg->nfds);
             return pli_link_breach(link, "TR_CONTROL before the link is up");
         }
         rc = link->tr->ops->control(link->tr, msg->tr.blob.p, msg->tr.blob.len, fds, msg->nfds);
@@ -551,12 +545,12 @@ static int on_frame(struct pli_channel *ch, const struct pli_wire_msg *msg, int 
         return pli_session_frame(link, msg);
     case PLI_WIRE_MEM:
         if (!pli_link_is_up(link)) {
-            fds_close(fds, msg->nfds);
+            pli_fds_close(fds, msg->nfds);
             return pli_link_breach(link, "%s before the link is up", pli_wire_type_name(msg->type));
         }
         return pli_mem_frame(link, msg, fds);
     default:
-        fds_close(fds, msg->nfds);
+        pli_fds_close(fds, msg->nfds);
         return pli_link_breach(link, "%s on an established control channel", pli_wire_type_name(msg->type));
     }
 }

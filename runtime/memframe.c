@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* MEM frames of the control channel go to who they are for. */
-#include <unistd.h>
 #include "runtime/conn.h"
 #include "runtime/rma.h"
 
 static int refuse(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
-    for (int i = 0; i < msg->nfds; i++)
-        close(fds[i]);
+    pli_fds_close(fds, msg->nfds);
     return pli_link_breach(link, "MEM of kind %u on an established control channel", msg->mem.op);
 }
 

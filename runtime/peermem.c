@@ -64,7 +64,6 @@ int pli_peermem_attach(struct pli_peermem **out, int fd, uint64_t size, bool wri
     }
     atomic_init(&pm->refs, 1);
     pm->owner = getpid();
-    pm->writable = writable;
     pm->size = (size_t)size;
     pm->addr = mmap(NULL, pm->size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
     if (pm->addr == MAP_FAILED) {

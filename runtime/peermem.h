@@ -27,7 +27,6 @@ void pli_mapped_sub(struct pli_mapped *mapped, uint64_t bytes);
 struct pli_peermem {
     _Atomic unsigned refs;
     pid_t owner; /* the process that mapped it: a child of fork has no mapping */
-    bool writable;
     char *addr;
     size_t size;
     struct pli_mapped *mapped; /* where its bytes are counted, or NULL */

@@ -47,8 +47,7 @@ int pli_rma_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fd
 {
     if (msg->mem.op == PLI_MEM_EXPORT)
         return pli_rma_export_came(link, msg, fds);
-    for (int i = 0; i < msg->nfds; i++)
-        close(fds[i]);
+    pli_fds_close(fds, msg->nfds);
     if (msg->nfds)
         return pli_link_breach(link, "MEM of kind %u comes with %u descriptors", msg->mem.op, msg->nfds);
     switch (msg->mem.op) {

@@ -77,12 +77,6 @@ void pli_rma_imports_free(struct pli_rma_link *r)
 
 /* ---- EXPORT ---- */
 
-static void close_fds(const int *fds, int n)
-{
-    for (int i = 0; i < n; i++)
-        close(fds[i]);
-}
-
 /* What it gave cannot be trusted: pli_err_text() says why. */
 static int bad_peer(struct pli_link *link, const char *what, uint32_t number)
 {
@@ -230,12 +224,12 @@ int pli_rma_export_came(struct pli_link *link, const struct pli_wire_msg *msg, i
     int rc = r ? check_frame(link, msg) : no_memory(link);
 
     if (rc < 0) {
-        close_fds(fds, msg->nfds);
+        pli_fds_close(fds, msg->nfds);
         return rc;
     }
     m = make_room(r) < 0 ? NULL : new_import(link, msg);
     if (!m) {
-        close_fds(fds, msg->nfds);
+        pli_fds_close(fds, msg->nfds);
         return no_memory(link);
     }
     rc = take_page(link, fds[1], msg->mem.key);

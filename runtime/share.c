@@ -389,8 +389,7 @@ static int on_share(struct pli_link *link, const struct pli_wire_msg *msg, int *
     int rc;
 
     if (msg->nfds != 1 || msg->mem.key <= link->shares.peer_last_key) {
-        for (int i = 0; i < msg->nfds; i++)
-            close(fds[i]);
+        pli_fds_close(fds, msg->nfds);
         if (msg->nfds != 1)
             return pli_link_breach(link, "SHARE with %u descriptors, not 1", msg->nfds);
         return pli_link_breach(link, "SHARE with the key %u, which is not above the last one, %u", msg->mem.key, link->shares.peer_last_key);
@@ -439,8 +438,7 @@ int pli_share_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *
 {
     if (msg->mem.op == PLI_MEM_SHARE)
         return on_share(link, msg, fds);
-    for (int i = 0; i < msg->nfds; i++)
-        close(fds[i]);
+    pli_fds_close(fds, msg->nfds);
     if (msg->nfds)
         return pli_link_breach(link, "MEM of kind %u with descriptors", msg->mem.op);
     return msg->mem.op == PLI_MEM_SHARED ? on_shared(link, msg) : on_revoke(link, msg);

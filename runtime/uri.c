@@ -11,6 +11,7 @@
 #define SCHEME "plait://"
 #define EXAMPLE "plait://node7:4711/render?transport=shm"
 #define NAME_MAX_LEN 253 /* of a domain name */
+#define ZONE_MAX_LEN 15  /* of a network interface: IFNAMSIZ - 1 */
 
 __attribute__((format(printf, 2, 3), cold)) static int bad(const char *text, const char *fmt, ...)
 {
@@ -68,6 +69,9 @@ static int parse_ipv6(struct pli_uri *uri, const char *text, const char *p, cons
         if (!*name ||
             strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != strlen(name))
             return bad(text, "the zone of the IPv6 address is not the name of an interface");
+        if (strlen(name) > ZONE_MAX_LEN)
+            return bad(text, "the zone of the IPv6 address has %zu characters, an interface's name at most %d",
+                       strlen(name), ZONE_MAX_LEN);
     }
     *end = close + 1;
     return 0;

@@ -91,6 +91,7 @@ static const struct {
     {"plait://[1.2.3.4]:1", "not an IPv6 address"},
     {"plait://[fe80::1%]:1", "zone"},
     {"plait://[fe80::1%e/0]:1", "zone"},
+    {"plait://[fe80::1%sixteen_letters_]:1", "16 characters, an interface's name at most 15"},
     {"plait://h/%", "hexadecimal"},
     {"plait://h/%4", "hexadecimal"},
     {"plait://h/%zz", "hexadecimal"},

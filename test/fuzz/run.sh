@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Fuzzes the parsers of what comes from outside for a few seconds. Needs clang.
-#   PLAIT_FUZZ_SECONDS  how long for each (default 10)
+# Fuzzes the parsers of what comes from outside. Needs clang. By default with as many inputs as take some
+# seconds, always the same ones, so that a failure is there again in the next run.
+#   PLAIT_FUZZ_SECONDS    for so long instead, with other inputs each time
+#   PLAIT_TEST_QUICK=1    fewer, and others than without it
 set -eu
 src=${top_srcdir:-$(cd "$(dirname "$0")/../.." && pwd)}
-seconds=${PLAIT_FUZZ_SECONDS:-10}
+if [ -n "${PLAIT_FUZZ_SECONDS:-}" ]; then
+    amount=("-max_total_time=$PLAIT_FUZZ_SECONDS" "-seed=$((RANDOM + 1))")
+elif [ -n "${PLAIT_TEST_QUICK:-}" ]; then
+    amount=(-runs=200000 -seed=2)
+else
+    amount=(-runs=1000000 -seed=1)
+fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/plait-fuzz.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
@@ -20,21 +28,24 @@ fi
 
 # fuzz NAME LONGEST SOURCE...
 fuzz() {
-    local name=$1 longest=$2
+    local name=$1 longest=$2 status=0
     shift 2
     clang -std=gnu11 -D_GNU_SOURCE= -I"$src" -I"$src/include" -g -O1 -pthread \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o "$work/$name" "$@"
     mkdir "$work/$name.corpus"
     "$work/$name" -corpus="$work/$name.corpus"
-    if "$work/$name" -max_total_time="$seconds" -max_len="$longest" -timeout=5 -seed=1 -print_final_stats=1 \
-        -artifact_prefix="$work/" "$work/$name.corpus" >"$work/$name.log" 2>&1; then
+    # -timeout is of real time: enough for a machine that stands still for a while
+    "$work/$name" "${amount[@]}" -max_len="$longest" -timeout=60 -print_final_stats=1 \
+        -artifact_prefix="$work/" "$work/$name.corpus" >"$work/$name.log" 2>&1 || status=$?
+    if [ $status = 0 ]; then
         grep -E 'number_of_executed_units|new_units_added' "$work/$name.log"
         echo "[PASS] $name"
     else
         tail -n 60 "$work/$name.log"
-        for f in "$work"/crash-* "$work"/timeout-* "$work"/leak-*; do
+        for f in "$work"/crash-* "$work"/timeout-* "$work"/leak-* "$work"/oom-*; do
             [ -e "$f" ] && { echo "input of $(stat -c %s "$f") bytes, in base64:"; base64 "$f"; }
         done
+        echo "exit status $status of: $name ${amount[*]}"
         echo "[FAIL] $name"
         return 1
     fi

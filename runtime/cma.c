@@ -94,26 +94,21 @@ static int read_failed(struct pli_link *link, int err)
     }
 }
 
-/* A walk over pieces: the next ones, as many as one call takes, and of at most limit bytes. */
-struct walk {
-    const struct iovec *v;
-    unsigned n;
-    size_t at; /* into the first */
-};
-
-static unsigned next_pieces(const struct walk *w, struct iovec *out, size_t limit, size_t *bytes)
+/* The next pieces, as many as one call takes, and of at most limit bytes, which there are. */
+static unsigned next_pieces(const struct pli_cursor *c, struct iovec *out, size_t limit, size_t *bytes)
 {
-    size_t at = w->at, sum = 0;
-    unsigned i, n = 0;
+    const struct iovec *v = c->iov;
+    size_t at = c->off, sum = 0;
+    unsigned n = 0;
 
-    for (i = 0; i < w->n && n < PIECES && sum < limit; i++, at = 0) {
-        size_t len = w->v[i].iov_len - at;
+    for (; n < PIECES && sum < limit; v++, at = 0) {
+        size_t len = v->iov_len - at;
 
         if (len > limit - sum)
             len = limit - sum;
         if (len == 0)
             continue;
-        out[n].iov_base = (char *)w->v[i].iov_base + at;
+        out[n].iov_base = (char *)v->iov_base + at;
         out[n++].iov_len = len;
         sum += len;
     }
@@ -121,51 +116,54 @@ static unsigned next_pieces(const struct walk *w, struct iovec *out, size_t limi
     return n;
 }
 
-static void advance(struct walk *w, size_t bytes)
+static void advance(struct pli_cursor *c, size_t bytes)
 {
-    while (w->n > 0 && bytes >= w->v->iov_len - w->at) {
-        bytes -= w->v->iov_len - w->at;
-        w->at = 0;
-        w->v++;
-        w->n--;
+    while (bytes > 0) {
+        size_t len = c->iov->iov_len - c->off;
+
+        if (bytes < len) {
+            c->off += bytes;
+            return;
+        }
+        bytes -= len;
+        *c = (struct pli_cursor){ c->iov + 1, 0 };
     }
-    w->at += bytes;
 }
 
-static bool still_lives(const struct pli_cma *cma)
+int pli_cma_still_there(struct pli_link *link)
 {
-    struct pollfd p = { .fd = cma->pidfd, .events = POLLIN };
+    struct pollfd p = { .fd = link->cma.pidfd, .events = POLLIN };
 
-    return cma->pidfd < 0 || poll(&p, 1, 0) == 0; /* readable: it has ended */
+    if (link->cma.pidfd < 0 || poll(&p, 1, 0) == 0) /* readable: it has ended */
+        return 0;
+    return read_failed(link, ESRCH);
 }
 
-int pli_cma_read(struct pli_link *link, const struct iovec *from, unsigned nfrom, const struct iovec *into, unsigned ninto, size_t len)
+int pli_cma_read(struct pli_link *link, struct pli_cursor *from, struct pli_cursor *into, size_t len)
 {
-    struct walk there = { from, nfrom, 0 }, here = { into, ninto, 0 };
     struct iovec remote[PIECES], local[PIECES];
 
     if (!link->cma.may_read)
         return pli_fail(PLAIT_E_PROTO, "%s offers addresses, which were never agreed on", link->who);
     while (len > 0) {
         size_t some, bytes;
-        unsigned nlocal = next_pieces(&here, local, len, &some);
-        unsigned nremote = next_pieces(&there, remote, some, &bytes);
+        unsigned nlocal = next_pieces(into, local, len, &some);
+        unsigned nremote = next_pieces(from, remote, some, &bytes);
         ssize_t got;
 
         if (bytes < some)
-            nlocal = next_pieces(&here, local, bytes, &some);
+            nlocal = next_pieces(into, local, bytes, &some);
         got = process_vm_readv(link->pid, local, nlocal, remote, nremote, 0);
         if (got < 0)
             return read_failed(link, errno);
         if (got == 0)
             return read_failed(link, EFAULT);
         /* less than asked for: the next call says why, or goes on */
-        advance(&here, (size_t)got);
-        advance(&there, (size_t)got);
+        advance(into, (size_t)got);
+        advance(from, (size_t)got);
         len -= (size_t)got;
     }
-    /* a process that ended meanwhile may have left its number to another one: what was read is nobody's word then */
-    return still_lives(&link->cma) ? 0 : read_failed(link, ESRCH);
+    return 0;
 }
 
 /* ---- finding out ---- */
@@ -177,8 +175,9 @@ static int64_t time_reading(struct pli_link *link, uint64_t addr, size_t len, vo
     int64_t best = INT64_MAX;
 
     for (int i = 0; i < PROBE_TRIES; i++) {
+        struct pli_cursor there = { &from, 0 }, here = { &into, 0 };
         uint64_t t0 = pli_clock_now();
-        int rc = pli_cma_read(link, &from, 1, &into, 1, len);
+        int rc = pli_cma_read(link, &there, &here, len);
         int64_t t = (int64_t)(pli_clock_now() - t0);
 
         if (rc < 0)
@@ -251,6 +250,8 @@ static int try_it(struct pli_link *link, const struct pli_wire_msg *msg, uint64_
     read_long = read_short < 0 ? read_short : time_reading(link, msg->mem.addr, PROBE_LEN, buf);
     if (read_long < 0)
         rc = (int)read_long;
+    else if (pli_cma_still_there(link) < 0)
+        rc = PLAIT_E_PEERDIED;
     else if (memcmp(buf, msg->mem.sid, PLI_ID_LEN) != 0)
         rc = pli_fail(PLAIT_E_PERM, "process %d is another one here than for %s: they number processes differently", (int)link->pid, link->who);
     else

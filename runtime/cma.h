@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/uio.h>
+#include "runtime/pieces.h"
 
 struct pli_link;
 struct pli_wire_msg;
@@ -40,8 +40,12 @@ bool pli_cma_wanted(struct pli_link *link, uint64_t len, bool always);
 /* PROBE and PROBED. 0 or a negative code: the link fails. PROBE blocks for the time of some copies, below a millisecond. */
 int pli_cma_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds);
 
-/* Reads the peer's memory at from (addresses there, checked by nobody) into into; both have len bytes in all. PLAIT_E_BADPEER: the peer has no
- * such memory; PLAIT_E_PERM: it may not be read any more; PLAIT_E_PEERDIED; PLAIT_E_SYSTEM. On an error some bytes may have been written. Blocks for the copy. */
-int pli_cma_read(struct pli_link *link, const struct iovec *from, unsigned nfrom, const struct iovec *into, unsigned ninto, size_t len);
+/* Reads len bytes of the peer's memory at from (addresses there, checked by nobody) into into, and moves both on; both have as many.
+ * PLAIT_E_BADPEER: the peer has no such memory; PLAIT_E_PERM: it may not be read any more; PLAIT_E_PEERDIED; PLAIT_E_SYSTEM. On an error some
+ * bytes may have been written. Blocks for the copy. */
+int pli_cma_read(struct pli_link *link, struct pli_cursor *from, struct pli_cursor *into, size_t len);
+/* After the last of a message's bytes: 0, or PLAIT_E_PEERDIED. A process that ended may have left its number to another one: what was
+ * read is nobody's word then. */
+int pli_cma_still_there(struct pli_link *link);
 
 #endif

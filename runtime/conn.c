@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include "runtime/loop_priv.h"
 #include "runtime/rma.h"
+#include "runtime/take.h"
 #include "util/err.h"
 
 #define POST_OPEN 1u
@@ -40,7 +41,8 @@ static void linger_fn(struct pli_timer *t)
 
 static bool is_quiet(const struct plait_conn *c)
 {
-    return pli_conn_pending(c) == 0 && c->rx_owed == 0 && pli_list_is_empty(&c->txq) && !c->in.busy && pli_rma_conn_is_quiet(c);
+    return pli_conn_pending(c) == 0 && c->rx_owed == 0 && pli_list_is_empty(&c->txq) && !c->in.busy && !c->taking &&
+           pli_rma_conn_is_quiet(c);
 }
 
 static void quiet_fn(struct pli_defer *d)
@@ -241,6 +243,7 @@ struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, 
     pli_list_init(&c->txq);
     pli_list_init(&c->queued);
     pli_list_init(&c->blocked_on);
+    pli_take_init(c);
     pli_list_init(&c->wait.node);
     pli_list_init(&c->dones);
     pli_defer_init(&c->tell_dones, pli_conn_tell_dones_fn);
@@ -394,7 +397,7 @@ void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg)
 
 void pli_conn_update_rx(struct plait_conn *c)
 {
-    c->rx_fast = c->state == PLI_CONN_OPEN && !c->in.busy;
+    c->rx_fast = c->state == PLI_CONN_OPEN && !c->in.busy && !c->taking && !c->nbehind;
 }
 
 static void opened(struct plait_conn *c)
@@ -428,6 +431,7 @@ static void detach(struct plait_conn *c, bool zombie)
     pli_defer_cancel(&c->tell_dones);
     pli_conn_txq_drop(c);
     pli_conn_asm_drop(c);
+    pli_take_drop(c);
     if (c->waiting)
         pli_link_unwait(&c->wait);
     c->waiting = false;

@@ -143,18 +143,24 @@ struct plait_conn {
     uint32_t rx_owed;     /* requests not yet replied to, receipts not yet given */
     uint64_t replies;     /* sent */
     bool tx_ready;        /* open, and nothing is queued */
-    bool rx_fast;         /* open, and no long message is half received */
+    bool rx_fast;         /* open, no long message is half received, and nothing waits behind one */
     bool blocked;         /* a send returned AGAIN: on_writable is owed */
     bool credit_due;
     uint16_t peer_chan;
     uint16_t chan;
 
     uint32_t state;       /* enum pli_conn_state */
+    struct pli_take *taking; /* a long message that is being copied, or NULL (take.h) */
     struct plait_ctx *ctx;
     const struct plait_conn_ops *ops;
     struct pli_link *link;
 
     struct pli_asm in;
+    struct pli_work take_work;
+    struct pli_list behind;    /* records that wait behind taking */
+    uint32_t nbehind;
+    size_t behind_bytes;
+    bool replaying;            /* one of these is being handled: it does not lie in the transport's memory */
     struct pli_list txq;       /* struct pli_txmsg */
     struct pli_list queued;    /* link->queued, if txq is not empty */
     struct pli_list blocked_on;/* link->blocked */
@@ -289,7 +295,7 @@ int pli_conn_attach(struct plait_conn *c, struct pli_link *link, const struct pl
 void pli_conn_answer(struct pli_link *link, const struct pli_wire_msg *msg);
 int pli_conn_event(struct plait_conn *c, enum pli_conn_event event, int code, const char *text);
 void pli_conn_quiet_later(struct plait_conn *c);
-void pli_conn_update_rx(struct plait_conn *c); /* after state or in.busy changed */
+void pli_conn_update_rx(struct plait_conn *c); /* after state, in.busy, taking or behind changed */
 /* What the session asks of its connections: on the connection's thread, and from the lead's. */
 void pli_conn_close_here(struct plait_conn *c);
 void pli_conn_abort_here(struct plait_conn *c);
@@ -374,6 +380,7 @@ void pli_conn_delivered(struct plait_conn *c, struct pli_msg *m);
 void pli_conn_finish(struct plait_conn *c, struct pli_msg *m); /* its user is done with it: receipt, credit */
 void pli_conn_credit_due(struct plait_conn *c);
 int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload);
+int pli_conn_rx_now(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload); /* even if others wait; its credit has been taken */
 /* A message that was put together otherwise than by the short paths: m->pub, buf or place, RECEIPT and cookie are set. Takes it over. */
 int pli_conn_incoming(struct plait_conn *c, struct pli_msg *m);
 int pli_conn_replied(struct plait_conn *c, struct pli_msg *m, uint64_t cookie);

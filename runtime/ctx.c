@@ -7,6 +7,7 @@
 #include "runtime/handover.h"
 #include "runtime/link.h"
 #include "runtime/loop_priv.h"
+#include "runtime/pace.h"
 #include "runtime/peeraddr.h"
 #include "runtime/place.h"
 #include "util/err.h"
@@ -110,6 +111,8 @@ static struct plait_ctx *alloc_ctx(const struct plait_ctx_opts *opts)
     ctx->owner_tid = (int)gettid();
     ctx->now = pli_clock_now();
     pli_list_init(&ctx->deferred);
+    pli_list_init(&ctx->work);
+    pli_pace_init(&ctx->pace);
     pli_list_init(&ctx->objs);
     pli_list_init(&ctx->links);
     pli_list_init(&ctx->listeners);

@@ -226,8 +226,10 @@ static __attribute__((noinline)) struct plait_conn *other_conn(struct pli_link *
 {
     struct plait_conn *c = chan < link->nchans ? link->chans[chan] : NULL;
 
-    if (c)
+    if (c) {
+        link->ctx->pace.switches += link->recent != &pli_conn_zombie;
         link->recent = c;
+    }
     return c ? c : &pli_conn_zombie;
 }
 

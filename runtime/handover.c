@@ -136,7 +136,7 @@ static bool receiver_needed(const struct plait_ctx *ctx)
     const struct pli_ctx_lock *l = ctx->lock;
     uint64_t timer = pli_timers_next(ctx);
 
-    if (!ctx->armed || ctx->nhot > 0 || !pli_list_is_empty(&ctx->deferred))
+    if (!ctx->armed || ctx->nhot > 0 || !pli_list_is_empty(&ctx->deferred) || !pli_list_is_empty(&ctx->work))
         return true;
     if (timer != PLI_CLOCK_NEVER && (ctx->timerfd_at == 0 || timer < ctx->timerfd_at))
         return true;

@@ -29,7 +29,7 @@ static int keep_data(struct pli_msg *h)
     struct plait_conn *c = h->pub.conn;
 
     /* on a shared context a thread may read it while another one polls, which may move it (pli_msg_unplace_all) */
-    if (!c->ctx->shared && c->state != PLI_CONN_CLOSED && c->tr->ops->hold(c->tr, &h->token) == 0) {
+    if (!c->ctx->shared && !c->replaying && c->state != PLI_CONN_CLOSED && c->tr->ops->hold(c->tr, &h->token) == 0) {
         h->flags |= PLI_MSG_IN_PLACE;
         pli_list_push_back(&c->link->held, &h->node);
         pli_link_ref(c->link);

@@ -63,6 +63,34 @@ static void run_deferred(struct plait_ctx *ctx)
     }
 }
 
+/* ---- work in slices ---- */
+
+void pli_work_init(struct pli_work *w, void (*fn)(struct pli_work *w))
+{
+    pli_list_init(&w->node);
+    w->fn = fn;
+}
+
+void pli_ctx_work(struct plait_ctx *ctx, struct pli_work *w)
+{
+    if (!pli_list_is_on(&w->node))
+        pli_list_push_back(&ctx->work, &w->node);
+}
+
+void pli_work_cancel(struct pli_work *w)
+{
+    pli_list_remove(&w->node);
+}
+
+static __attribute__((noinline)) int run_work(struct plait_ctx *ctx, int events)
+{
+    struct pli_work *w = pli_container_of(pli_list_pop_front(&ctx->work), struct pli_work, node);
+
+    ctx->pass_events = events;
+    w->fn(w);
+    return 1;
+}
+
 /* ---- links ---- */
 
 static void hot_add(struct plait_ctx *ctx, struct pli_tr *tr)
@@ -185,6 +213,7 @@ static void look_for_idle(struct plait_ctx *ctx)
 
 static inline int poll_links(struct plait_ctx *ctx)
 {
+    bool idle = pli_list_is_empty(&ctx->work);
     unsigned i = ctx->nhot;
     int total = 0;
 
@@ -198,7 +227,7 @@ static inline int poll_links(struct plait_ctx *ctx)
             continue;
         }
         tr = ctx->hot[--i];
-        tr->alone = ctx->nhot == 1;
+        tr->alone = idle && ctx->nhot == 1;
         n = tr->ops->poll(tr, PASS_BUDGET);
         if (n > 0) {
             tr->idle_rounds = 0;
@@ -261,6 +290,8 @@ int pli_ctx_pass(struct plait_ctx *ctx)
         n += pli_posts_run(ctx);
     if (unlikely(!pli_list_is_empty(&ctx->deferred)))
         run_deferred(ctx);
+    if (unlikely(!pli_list_is_empty(&ctx->work)) && !ctx->forked)
+        n += run_work(ctx, n);
     ctx->polling = false;
     ctx->st.events += (uint64_t)n;
     if (unlikely(ctx->woke)) {
@@ -291,7 +322,7 @@ int pli_loop_arm(struct plait_ctx *ctx, bool (*done)(void *arg), void *arg, uint
     unsigned i;
 
     ctx->now = pli_clock_now();
-    if (!pli_list_is_empty(&ctx->deferred) || timer <= ctx->now || deadline <= ctx->now)
+    if (!pli_list_is_empty(&ctx->deferred) || !pli_list_is_empty(&ctx->work) || timer <= ctx->now || deadline <= ctx->now)
         return 1;
     for (i = 0; i < ctx->nhot; i++)
         ctx->hot[i]->ops->park(ctx->hot[i]);

@@ -63,6 +63,23 @@ struct pli_ctx_obj {
     void (*destroy)(struct pli_ctx_obj *obj, bool forked);
 };
 
+/* Work at the end of every pass, one item a pass, for as long as there is any: what takes long is done in slices so that
+ * messages pass between them. A context with such work does not sleep. */
+struct pli_work {
+    struct pli_list node; /* self-linked when not queued */
+    void (*fn)(struct pli_work *w);
+};
+
+/* How large the slices are (pace.h). */
+struct pli_pace {
+    uint32_t switches;   /* so often another connection of a link than the last had a record */
+    uint32_t seen;       /* of these, as of the last look */
+    uint32_t pass_bytes; /* copied in this pass without a slice of its own */
+    uint32_t fine;       /* bytes of a small slice */
+    uint64_t fine_until; /* ns, 0: not now */
+    struct pli_work end; /* resets pass_bytes */
+};
+
 struct pli_pinned;
 struct pli_ctx_lock; /* the lock and hand-over of shared contexts (runtime/handover.c) */
 
@@ -77,7 +94,10 @@ struct plait_ctx {
     bool shared;              /* PLAIT_CTX_SHARED */
     bool armed;               /* all links are parked, 'sleeping' is set: asleep, or about to be */
     struct pli_list deferred;
+    struct pli_list work;     /* struct pli_work */
+    int pass_events;          /* of this pass, for the work at its end */
     struct plait_ctx_stats st;
+    struct pli_pace pace;
     void *spare;              /* a large buffer of the last long message, for the next one (recv.c) */
 
     /* ---- the owner's, colder ---- */
@@ -162,6 +182,12 @@ void pli_ctx_kick(struct plait_ctx *ctx);
 void pli_defer_init(struct pli_defer *d, void (*fn)(struct pli_defer *d));
 void pli_ctx_defer(struct plait_ctx *ctx, struct pli_defer *d); /* no-op if queued */
 void pli_defer_cancel(struct pli_defer *d);
+
+/* ---- work at the end of each pass (loop.c) ---- */
+
+void pli_work_init(struct pli_work *w, void (*fn)(struct pli_work *w));
+void pli_ctx_work(struct plait_ctx *ctx, struct pli_work *w); /* behind what is queued; no-op if it is. fn may queue it again */
+void pli_work_cancel(struct pli_work *w);
 
 /* ---- objects (ctx.c) ---- */
 

@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "runtime/peermem.h"
+#include "runtime/take.h"
 #include "util/err.h"
-
-#define ALIGN8(n) (((n) + 7u) & ~7u)
 
 /* The record in memory that the peer cannot change, and what it names. */
 struct incoming {
@@ -171,57 +170,6 @@ int plait_offer_copy(struct plait_offer *offer, struct plait_pool *pool)
 
 /* ---- delivery ---- */
 
-/* From the peer's regions, or out of its memory. */
-static int fetch(struct plait_conn *c, const struct incoming *in, const struct iovec *to, unsigned n)
-{
-    struct pli_cursor at = { to, 0 };
-
-    if (in->addresses) {
-        c->ctx->st.offers_cma++;
-        return in->total ? pli_cma_read(c->link, in->iov, in->place.niov, to, n, (size_t)in->total) : 0;
-    }
-    c->ctx->st.offers_copied++;
-    for (unsigned i = 0; i < in->place.niov; i++)
-        pli_cursor_write(&at, in->iov[i].iov_base, in->iov[i].iov_len);
-    return 0;
-}
-
-/* Into the place that somebody named, or a buffer of our own. */
-static int copy(struct plait_conn *c, struct pli_msg *m, const struct incoming *in, struct pli_pieces *to)
-{
-    struct iovec whole;
-    uint8_t *buf;
-    int rc;
-
-    if (to) {
-        rc = fetch(c, in, to->iov, to->niov);
-        if (rc < 0) {
-            pli_pieces_free(to);
-            return rc;
-        }
-        m->place = to;
-        m->flags |= PLI_MSG_PLACED;
-        m->pub.hdr = to->hdr;
-        m->pub.data = to->niov == 1 ? to->iov[0].iov_base : NULL;
-        return 0;
-    }
-    buf = pli_conn_buf_new(c->ctx, ALIGN8(m->pub.hdr_len) + (size_t)in->total + 1);
-    if (!buf)
-        return pli_fail(PLAIT_E_NOMEM, "no memory to receive a message of %llu bytes", (unsigned long long)in->total);
-    whole = (struct iovec){ buf + ALIGN8(m->pub.hdr_len), (size_t)in->total };
-    rc = fetch(c, in, &whole, 1);
-    if (rc < 0) {
-        free(buf);
-        return rc;
-    }
-    if (m->pub.hdr_len)
-        memcpy(buf, m->pub.hdr, m->pub.hdr_len);
-    m->buf = buf;
-    m->pub.hdr = m->pub.hdr_len ? buf : NULL;
-    m->pub.data = in->total ? buf + ALIGN8(m->pub.hdr_len) : NULL;
-    return 0;
-}
-
 static void place(struct plait_conn *c, struct pli_msg *m, struct incoming *in)
 {
     c->ctx->st.offers_placed++;
@@ -230,42 +178,32 @@ static void place(struct plait_conn *c, struct pli_msg *m, struct incoming *in)
     m->pub.data = in->place.niov == 1 ? in->iov[0].iov_base : NULL;
 }
 
-/* It could not be received; the text is in pli_err_text(). */
-static int end(struct plait_conn *c, int rc)
-{
-    char text[400];
-
-    snprintf(text, sizeof text, "%s", pli_err_text());
-    return pli_conn_event(c, PLI_CEV_ABORT, rc, text);
-}
-
-static int take_reply(struct plait_conn *c, uint64_t cookie, struct pli_msg *m, struct incoming *in)
+static int take_reply(struct plait_conn *c, uint64_t cookie, struct pli_take *t, struct incoming *in)
 {
     struct pli_req *r = pli_req_find(c, (uint32_t)cookie);
     struct pli_pieces *into = NULL;
     int rc = 0;
 
     if (r && pli_req_kind(r) == PLI_REQ_REPLY)
-        into = pli_req_into(r, (size_t)in->total, m->pub.hdr, m->pub.hdr_len, &rc);
-    m->cookie = in->head.receipt;
-    m->flags = 0;
-    /* on a shared context any thread may release a reply, which is no thread to send a receipt */
-    if (rc == 0 && (into || in->addresses || c->take == PLAIT_TAKE_COPY || c->ctx->shared)) {
-        rc = copy(c, m, in, into);
-        if (rc == 0 && r) /* the replier can have its memory again */
-            pli_conn_send_receipt(c, in->head.receipt, 0);
-    } else if (rc == 0) {
-        m->flags = PLI_MSG_RECEIPT;
-        place(c, m, in);
-    }
+        into = pli_req_into(r, (size_t)in->total, t->m.pub.hdr, t->m.pub.hdr_len, &rc);
     if (rc < 0)
-        return end(c, rc);
-    return pli_conn_replied(c, m, cookie);
+        return pli_conn_event(c, PLI_CEV_ABORT, rc, "no memory to receive a reply");
+    t->m.cookie = t->receipt = in->head.receipt;
+    t->m.flags = 0;
+    t->cookie = cookie;
+    t->reply = true;
+    /* on a shared context any thread may release a reply, which is no thread to send a receipt */
+    if (into || in->addresses || c->take == PLAIT_TAKE_COPY || c->ctx->shared)
+        return pli_take_begin(c, t, &in->place, (size_t)in->total, into);
+    t->m.flags = PLI_MSG_RECEIPT;
+    place(c, &t->m, in);
+    return pli_conn_replied(c, &t->m, cookie);
 }
 
-static int take_message(struct plait_conn *c, uint32_t meta, uint64_t cookie, struct pli_msg *m, struct incoming *in)
+static int take_message(struct plait_conn *c, uint32_t meta, uint64_t cookie, struct pli_take *t, struct incoming *in)
 {
     struct pli_offer o = { .copy = false };
+    struct pli_msg *m = &t->m;
     int rc;
 
     m->pub.kind = pli_meta_type(meta) == PLI_REC_REQUEST ? PLAIT_REQUEST : PLAIT_ONEWAY;
@@ -277,13 +215,9 @@ static int take_message(struct plait_conn *c, uint32_t meta, uint64_t cookie, st
         if (rc < 0)
             return rc == PLAIT_E_FORKED ? rc : 0;
     }
-    rc = 0;
     if (o.place || o.copy || in->addresses || c->take == PLAIT_TAKE_COPY)
-        rc = copy(c, m, in, o.place);
-    else
-        place(c, m, in);
-    if (rc < 0)
-        return end(c, rc);
+        return pli_take_begin(c, t, &in->place, (size_t)in->total, o.place);
+    place(c, m, in);
     return pli_conn_incoming(c, m);
 }
 
@@ -291,7 +225,7 @@ int pli_offer_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cook
 {
     const char *wrong = "it comes inside a long one";
     struct incoming in;
-    struct pli_msg m;
+    struct pli_take t;
 
     if (!c->in.busy)
         wrong = read_refs(c, meta, w1, cookie, p, &in);
@@ -299,8 +233,10 @@ int pli_offer_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cook
         return refuse(c, PLAIT_E_PROTO, wrong);
     if (!find_refs(c, &in))
         return 0;
-    pli_conn_fill(&m, c, p, pli_meta_hdr_len(meta), NULL, (size_t)in.total);
+    pli_conn_fill(&t.m, c, p, pli_meta_hdr_len(meta), NULL, (size_t)in.total);
+    t.reply = false;
+    t.addresses = in.addresses;
     if (pli_meta_type(meta) == PLI_REC_REPLY)
-        return take_reply(c, cookie, &m, &in);
-    return take_message(c, meta, cookie, &m, &in);
+        return take_reply(c, cookie, &t, &in);
+    return take_message(c, meta, cookie, &t, &in);
 }

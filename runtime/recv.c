@@ -6,6 +6,7 @@
 #include <string.h>
 #include "runtime/conn.h"
 #include "runtime/offer.h"
+#include "runtime/take.h"
 #include "util/copy.h"
 #include "util/err.h"
 
@@ -371,13 +372,20 @@ static int rx_late(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t co
 
 int pli_conn_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload)
 {
+    if (take_credit(c, w1) < 0)
+        return PLAIT_E_PROTO;
+    if (__builtin_expect(c->taking != NULL, 0) && c->state != PLI_CONN_CLOSED)
+        return pli_take_behind(c, meta, w1, payload);
+    return pli_conn_rx_now(c, meta, w1, payload);
+}
+
+int pli_conn_rx_now(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload)
+{
     const uint8_t *p = payload;
     uint32_t type = pli_meta_type(meta), len = pli_w1_len(w1);
     uint32_t flags_type = meta & 0xffffu;
     uint64_t cookie = 0;
 
-    if (take_credit(c, w1) < 0)
-        return PLAIT_E_PROTO;
     if (meta & PLI_RF_COOKIE << 8) {
         cookie = *(const volatile uint64_t *)payload; /* once: the peer could change it */
         p += 8;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "runtime/conn.h"
 #include "runtime/mem.h"
+#include "runtime/take.h"
 #include "util/err.h"
 
 #define FIRST_ENTRIES 16u
@@ -118,6 +119,7 @@ static void forget(struct plait_conn *c, struct pli_req *r)
         drop_more(c, r);
     set_key(r, pli_req_cookie(r), PLI_REQ_FORGOTTEN);
     pli_conn_asm_forget(c, pli_req_cookie(r));
+    pli_take_forget(c, pli_req_cookie(r));
 }
 
 static void timed_out(struct pli_timer *t)

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "runtime/take.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "runtime/pace.h"
+#include "util/err.h"
+
+#define ALIGN8(n) (((n) + 7u) & ~7u)
+
+/* Records of one connection that wait behind a copy. With more, the copy is finished first, so that a peer finds its ring full and not our memory
+ * used up. */
+#define BEHIND_MAX 256u
+#define BEHIND_BYTES (64u << 10)
+
+struct behind {
+    struct pli_list node;
+    uint32_t meta, size;
+    uint64_t w1;
+    uint8_t payload[] __attribute__((aligned(8)));
+};
+
+/* ---- one message ---- */
+
+static void release(struct pli_take *t)
+{
+    free(t->m.buf);
+    if (t->m.flags & PLI_MSG_PLACED)
+        pli_pieces_free(t->m.place);
+    pli_pieces_free(t->src);
+}
+
+/* It could not be received; the text is in pli_err_text(). */
+static int end(struct plait_conn *c, int rc)
+{
+    char text[400];
+
+    snprintf(text, sizeof text, "%s", pli_err_text());
+    return pli_conn_event(c, PLI_CEV_ABORT, rc, text);
+}
+
+/* Into the place that somebody named, or a buffer of our own. Nothing of the record is needed after that. */
+static int find_room(struct plait_conn *c, struct pli_take *t, struct pli_pieces *into)
+{
+    struct pli_msg *m = &t->m;
+    uint8_t *buf;
+
+    if (into) {
+        m->place = into;
+        m->flags |= PLI_MSG_PLACED;
+        m->pub.hdr = into->hdr;
+        m->pub.data = into->niov == 1 ? into->iov[0].iov_base : NULL;
+        t->to = (struct pli_cursor){ into->iov, 0 };
+        return 0;
+    }
+    buf = pli_conn_buf_new(c->ctx, ALIGN8(m->pub.hdr_len) + t->left + 1);
+    if (!buf)
+        return pli_fail(PLAIT_E_NOMEM, "no memory to receive a message of %zu bytes", t->left);
+    if (m->pub.hdr_len)
+        memcpy(buf, m->pub.hdr, m->pub.hdr_len);
+    m->buf = buf;
+    m->pub.hdr = m->pub.hdr_len ? buf : NULL;
+    m->pub.data = t->left ? buf + ALIGN8(m->pub.hdr_len) : NULL;
+    t->whole = (struct iovec){ buf + ALIGN8(m->pub.hdr_len), t->left };
+    t->to = (struct pli_cursor){ &t->whole, 0 };
+    return 0;
+}
+
+/* From the peer's regions, or out of its memory. */
+static int copy_some(struct plait_conn *c, struct pli_take *t, size_t n)
+{
+    size_t left = n;
+    int rc = 0;
+
+    if (t->addresses && n) {
+        rc = pli_cma_read(c->link, &t->from, &t->to, n);
+        if (rc == 0 && n == t->left)
+            rc = pli_cma_still_there(c->link);
+    }
+    while (!t->addresses && left) {
+        size_t part = t->from.iov->iov_len - t->from.off;
+
+        part = part < left ? part : left;
+        pli_cursor_write(&t->to, (const uint8_t *)t->from.iov->iov_base + t->from.off, part);
+        t->from.off += part;
+        if (t->from.off == t->from.iov->iov_len)
+            t->from = (struct pli_cursor){ t->from.iov + 1, 0 };
+        left -= part;
+    }
+    t->left -= n;
+    return rc;
+}
+
+/* All of it is there. */
+static int deliver(struct plait_conn *c, struct pli_take *t)
+{
+    if (t->reply && pli_req_find(c, (uint32_t)t->cookie)) /* the replier can have its memory again */
+        pli_conn_send_receipt(c, t->receipt, 0);
+    if (c->state == PLI_CONN_CLOSED) { /* the link failed in that */
+        release(t);
+        return 0;
+    }
+    pli_pieces_free(t->src);
+    return t->reply ? pli_conn_replied(c, &t->m, t->cookie) : pli_conn_incoming(c, &t->m);
+}
+
+static int at_once(struct plait_conn *c, struct pli_take *t)
+{
+    int rc = copy_some(c, t, t->left);
+
+    if (rc == 0)
+        return deliver(c, t);
+    release(t);
+    return end(c, rc);
+}
+
+/* Puts it on the heap, to be copied in slices. False: no memory for that. */
+static bool put_off(struct plait_conn *c, const struct pli_take *t)
+{
+    struct pli_take *later = malloc(sizeof *later);
+
+    if (!later)
+        return false;
+    *later = *t;
+    later->src = pli_pieces_keep(t->src, NULL, 0);
+    if (!later->src) {
+        free(later);
+        return false;
+    }
+    later->from = (struct pli_cursor){ later->src->iov, 0 };
+    if (t->to.iov == &t->whole)
+        later->to.iov = &later->whole;
+    c->taking = later;
+    pli_conn_update_rx(c);
+    pli_ctx_work(c->ctx, &c->take_work);
+    return true;
+}
+
+int pli_take_begin(struct plait_conn *c, struct pli_take *t, struct pli_pieces *src, size_t total, struct pli_pieces *into)
+{
+    int rc;
+
+    t->src = src;
+    t->from = (struct pli_cursor){ src->iov, 0 };
+    t->left = total;
+    rc = find_room(c, t, into);
+    if (rc < 0)
+        return end(c, rc);
+    if (t->addresses)
+        c->ctx->st.offers_cma++;
+    else
+        c->ctx->st.offers_copied++;
+    if ((!c->replaying && pli_pace_at_once(c->ctx, total)) || !put_off(c, t))
+        return at_once(c, t);
+    return 0;
+}
+
+/* ---- what waits ---- */
+
+static struct behind *pop(struct plait_conn *c)
+{
+    struct pli_list *node = pli_list_pop_front(&c->behind);
+    struct behind *b = node ? pli_container_of(node, struct behind, node) : NULL;
+
+    if (b) {
+        c->nbehind--;
+        c->behind_bytes -= b->size;
+    }
+    return b;
+}
+
+/* As it would have been when it came. Its credit has been taken already. */
+static int replay(struct plait_conn *c, const struct behind *b)
+{
+    uint64_t w1 = (b->w1 & ~((uint64_t)0xffff << 48)) | c->tx_released << 48;
+    int rc;
+
+    c->replaying = true;
+    rc = pli_conn_rx(c, b->meta, w1, b->payload);
+    c->replaying = false;
+    return rc;
+}
+
+/* Until the next copy, or the end. */
+static int go_on(struct plait_conn *c)
+{
+    struct behind *b;
+    int rc = 0;
+
+    while (rc >= 0 && !c->taking && !c->ctx->forked && c->state != PLI_CONN_CLOSED && (b = pop(c)) != NULL) {
+        rc = replay(c, b);
+        free(b);
+    }
+    if (c->state != PLI_CONN_CLOSED)
+        pli_conn_update_rx(c);
+    return rc;
+}
+
+/* The copy is done, or has failed: rc. */
+static int over(struct plait_conn *c, int rc)
+{
+    struct pli_take t = *c->taking;
+
+    free(c->taking);
+    c->taking = NULL;
+    if (rc < 0) {
+        release(&t);
+        return end(c, rc);
+    }
+    rc = deliver(c, &t);
+    return rc < 0 ? rc : go_on(c);
+}
+
+static void slice(struct pli_work *w)
+{
+    struct plait_conn *c = pli_container_of(w, struct plait_conn, take_work);
+    struct pli_take *t = c->taking;
+    uint64_t now;
+    size_t n = pli_pace_slice(c, &now);
+    int rc;
+
+    if (n > t->left)
+        n = t->left;
+    rc = copy_some(c, t, n);
+    if (rc == 0 && t->left) {
+        pli_pace_took(c->ctx, n, now);
+        pli_ctx_work(c->ctx, w);
+        return;
+    }
+    pli_session_ref(c->session);
+    over(c, rc);
+    pli_session_unref(c->session);
+}
+
+/* All that waits, now. */
+static int finish_all(struct plait_conn *c)
+{
+    int rc = 0;
+
+    while (rc >= 0 && c->taking && !c->ctx->forked) {
+        pli_work_cancel(&c->take_work);
+        rc = copy_some(c, c->taking, c->taking->left);
+        rc = over(c, rc);
+    }
+    return rc;
+}
+
+/* What has no place in the order: nothing is delivered by it, or nothing counts after it. */
+static bool overtakes(uint32_t meta)
+{
+    uint32_t type = pli_meta_type(meta);
+
+    return type == PLI_REC_RECEIPT || type == PLI_REC_CREDIT || type == PLI_REC_ABORT;
+}
+
+int pli_take_behind(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload)
+{
+    uint64_t size = pli_rec_payload(meta, w1);
+    struct behind *b = NULL;
+    int rc;
+
+    if (!overtakes(meta) && c->nbehind < BEHIND_MAX && c->behind_bytes + size <= BEHIND_BYTES)
+        b = malloc(sizeof *b + size);
+    if (!b) {
+        rc = overtakes(meta) ? 0 : finish_all(c);
+        return rc < 0 || c->ctx->forked ? rc : pli_conn_rx_now(c, meta, w1, payload);
+    }
+    pli_list_init(&b->node);
+    b->meta = meta;
+    b->w1 = w1;
+    b->size = (uint32_t)size;
+    memcpy(b->payload, payload, size);
+    pli_list_push_back(&c->behind, &b->node);
+    c->nbehind++;
+    c->behind_bytes += b->size;
+    return 0;
+}
+
+void pli_take_forget(struct plait_conn *c, uint32_t cookie)
+{
+    struct pli_take *t = c->taking;
+
+    if (!t || !t->reply || (uint32_t)t->cookie != cookie)
+        return;
+    if (t->m.flags & PLI_MSG_PLACED)
+        pli_pieces_free(t->m.place);
+    t->m.flags &= ~PLI_MSG_PLACED;
+    t->m.pub.hdr = t->m.pub.data = NULL;
+    t->m.pub.hdr_len = 0;
+    t->m.pub.len = 0;
+    t->left = 0; /* whoever waits behind it goes on with the next slice */
+}
+
+void pli_take_init(struct plait_conn *c)
+{
+    pli_list_init(&c->behind);
+    pli_work_init(&c->take_work, slice);
+}
+
+void pli_take_drop(struct plait_conn *c)
+{
+    struct behind *b;
+
+    pli_work_cancel(&c->take_work);
+    if (c->taking)
+        release(c->taking);
+    free(c->taking);
+    c->taking = NULL;
+    while ((b = pop(c)) != NULL)
+        free(b);
+}

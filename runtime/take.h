@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Offered messages that are copied to where they are wanted: short ones at once, long ones in slices between the passes over the links
+ * (pace.h). While a connection copies one, what comes on it waits behind, in order; other connections go on. */
+#ifndef PLI_RUNTIME_TAKE_H
+#define PLI_RUNTIME_TAKE_H
+
+#include "runtime/conn.h"
+
+/* A message that is being copied. */
+struct pli_take {
+    struct pli_msg m;       /* as it will be delivered; place or buf own where it is put */
+    uint64_t cookie;        /* reply: the request's */
+    uint32_t receipt;       /* reply: the replier's number of it */
+    bool reply;
+    bool addresses;         /* src names the peer's memory, not ours */
+    struct pli_pieces *src; /* where it lies; owned if the copy is done in slices */
+    struct pli_cursor from, to;
+    struct iovec whole;     /* behind to, if it is a buffer of plait's own */
+    size_t left;            /* bytes */
+};
+
+/* Owner thread, all of them; nothing blocks for longer than a slice, but for records that come while too much waits already. */
+
+/* Begins: m is described up to its data, cookie, receipt, reply and addresses are set. It lies at src, which is on the caller's stack, is total
+ * bytes long, and goes to `into`, which is taken over; NULL: to a buffer. Delivers it now or later. 0; negative: the link fails. An error of the
+ * message ends the connection. */
+int pli_take_begin(struct plait_conn *c, struct pli_take *t, struct pli_pieces *src, size_t total, struct pli_pieces *into);
+/* A record came while c->taking: it waits, or is handled if its order does not matter. As pli_conn_rx(). */
+int pli_take_behind(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload);
+/* The reply of that number is not wanted any more: its place is left alone from here on. */
+void pli_take_forget(struct plait_conn *c, uint32_t cookie);
+/* The connection has ended. */
+void pli_take_drop(struct plait_conn *c);
+void pli_take_init(struct plait_conn *c);
+
+#endif

@@ -244,6 +244,7 @@ struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, 
     pli_list_init(&c->queued);
     pli_list_init(&c->blocked_on);
     pli_take_init(c);
+    pli_work_init(&c->push_work, pli_conn_push_work);
     pli_list_init(&c->wait.node);
     pli_list_init(&c->dones);
     pli_defer_init(&c->tell_dones, pli_conn_tell_dones_fn);

@@ -156,7 +156,7 @@ struct plait_conn {
     struct pli_link *link;
 
     struct pli_asm in;
-    struct pli_work take_work;
+    struct pli_work take_work, push_work;
     struct pli_list behind;    /* records that wait behind taking */
     uint32_t nbehind;
     size_t behind_bytes;
@@ -365,6 +365,7 @@ int pli_conn_send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint6
 /* The same with the data gathered from pieces, of which it takes as many bytes as w1 says. gather.c */
 int pli_conn_gather_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, struct pli_cursor *from, const void *hdr, bool more);
 void pli_conn_pump(struct plait_conn *c);
+void pli_conn_push_work(struct pli_work *w);
 /* Puts a CONN_ACCEPT that still waits in txq among the control records, before an ABORT. */
 void pli_conn_frames_first(struct plait_conn *c);
 /* Does the request or message with a receipt of this number still wait in txq? */

@@ -88,6 +88,7 @@ static __attribute__((noinline)) int run_work(struct plait_ctx *ctx, int events)
 
     ctx->pass_events = events;
     w->fn(w);
+    ctx->pass_events = 0;
     return 1;
 }
 

@@ -95,7 +95,7 @@ struct plait_ctx {
     bool armed;               /* all links are parked, 'sleeping' is set: asleep, or about to be */
     struct pli_list deferred;
     struct pli_list work;     /* struct pli_work */
-    int pass_events;          /* of this pass, for the work at its end */
+    int pass_events;          /* of this pass, while work at its end runs; else 0 */
     struct plait_ctx_stats st;
     struct pli_pace pace;
     void *spare;              /* a large buffer of the last long message, for the next one (recv.c) */

@@ -5,6 +5,7 @@
 #include "runtime/conn.h"
 #include "runtime/mem.h"
 #include "runtime/offer.h"
+#include "runtime/pace.h"
 #include "util/err.h"
 
 void pli_conn_update_limit(struct plait_conn *c)
@@ -27,6 +28,8 @@ int pli_conn_send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint6
 
 /* Of longer messages memory for what may have to be queued is taken before the first part goes out: then there may be none. */
 #define COPY_FIRST (1u << 20)
+#define PART_MIN (2 * PLAIT_HDR_MAX + 512u) /* bytes: the first part has the header part in it, too */
+#define ALL SIZE_MAX
 
 /* A record with the next len bytes of m. */
 static int send_part(struct plait_conn *c, struct pli_txmsg *m, uint32_t meta, uint32_t chan, uint32_t len, uint64_t cookie,
@@ -39,10 +42,20 @@ static int send_part(struct plait_conn *c, struct pli_txmsg *m, uint32_t meta, u
     return pli_conn_send_record(c, meta, w1, cookie, m->data + m->sent, hdr, more);
 }
 
-/* Sends of m what fits: 0 all of it, PLAIT_E_AGAIN not all. */
-static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
+/* Bytes of one record. */
+static uint32_t part_max(const struct plait_conn *c, size_t budget)
 {
     uint32_t max = c->tr->ops->max_payload(c->tr);
+
+    if (budget >= max)
+        return max;
+    return budget > PART_MIN ? (uint32_t)budget : PART_MIN;
+}
+
+/* Sends of m what fits, but not much more than budget bytes: 0 all of it, PLAIT_E_AGAIN not all, 1 the budget is used up. */
+static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more, size_t budget)
+{
+    uint32_t max = part_max(c, budget);
     uint32_t head = (m->meta & PLI_RF_COOKIE << 8 ? 8u : 0u) + m->hdr_len;
     uint32_t part;
     uint64_t cookie = m->cookie;
@@ -60,8 +73,11 @@ static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
             return rc;
         m->started = true;
         m->sent = part;
+        budget -= part < budget ? part : budget;
     }
     while (m->sent < m->len) {
+        if (!budget)
+            return 1;
         bool last = m->len - m->sent <= max;
 
         part = last ? (uint32_t)(m->len - m->sent) : max;
@@ -69,6 +85,7 @@ static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more)
         if (rc < 0)
             return rc;
         m->sent += part;
+        budget -= part < budget ? part : budget;
     }
     return 0;
 }
@@ -188,6 +205,8 @@ static int enqueue_rest(struct plait_conn *c, struct pli_txmsg *m, bool copy, st
 int pli_conn_send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, bool must, bool more)
 {
     struct pli_txmsg *q = NULL;
+    /* what stays with its user can be sent bit by bit; the rest is wanted back when the call returns */
+    size_t budget = !copy && pli_pace_fine(c->ctx) ? c->ctx->pace.fine : ALL;
     int rc = PLAIT_E_AGAIN;
 
     if (copy && m->len > COPY_FIRST) {
@@ -196,7 +215,15 @@ int pli_conn_send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy,
             return PLAIT_E_NOMEM;
     }
     if (pli_list_is_empty(&c->txq))
-        rc = push_txmsg(c, m, more);
+        rc = push_txmsg(c, m, more, budget);
+    if (rc == 1) {
+        q = queue_entry(m, false);
+        if (q) {
+            pli_ctx_work(c->ctx, &c->push_work);
+            return enqueue_rest(c, m, false, q);
+        }
+        rc = push_txmsg(c, m, more, ALL);
+    }
     if (rc == 0 || (rc != PLAIT_E_AGAIN && rc != PLAIT_E_BUSY)) {
         free(q);
         return rc;
@@ -237,6 +264,32 @@ bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie)
     return false;
 }
 
+/* A slice at a time: other connections pass. */
+static int push_slice(struct plait_conn *c, struct pli_txmsg *m)
+{
+    uint64_t began;
+    size_t sent = m->sent, budget = pli_pace_slice(c, &began);
+    int rc;
+
+    /* or the small ones would wait in the ring, behind what the peer has not read */
+    if (budget < PLI_PACE_COARSE && m->len - m->sent > PART_MIN && c->tr->ops->behind && c->tr->ops->behind(c->tr))
+        return 1;
+    rc = push_txmsg(c, m, false, budget);
+    pli_pace_took(c->ctx, m->sent - sent, began);
+    return rc;
+}
+
+void pli_conn_push_work(struct pli_work *w)
+{
+    struct plait_conn *c = pli_container_of(w, struct plait_conn, push_work);
+
+    if (!pli_list_is_empty(&c->link->ctl) || !pli_link_is_up(c->link))
+        return; /* these go first: the transport will say when there is space */
+    pli_session_ref(c->session);
+    pli_conn_pump(c);
+    pli_session_unref(c->session);
+}
+
 void pli_conn_pump(struct plait_conn *c)
 {
     struct pli_list *node;
@@ -244,8 +297,13 @@ void pli_conn_pump(struct plait_conn *c)
     while (c->state != PLI_CONN_CLOSED && (node = pli_list_first(&c->txq)) != NULL) {
         struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
 
-        if (push_txmsg(c, m, false) < 0) {
-            pli_link_starved(c->link);
+        int rc = push_slice(c, m);
+
+        if (rc) {
+            if (rc < 0)
+                pli_link_starved(c->link);
+            else
+                pli_ctx_work(c->ctx, &c->push_work);
             if (!pli_list_is_on(&c->queued))
                 pli_list_push_back(&c->link->queued, &c->queued);
             return;
@@ -271,6 +329,7 @@ void pli_conn_txq_drop(struct plait_conn *c)
     while ((node = pli_list_pop_front(&c->txq)) != NULL)
         txmsg_free(pli_container_of(node, struct pli_txmsg, node));
     c->ntxq = 0;
+    pli_work_cancel(&c->push_work);
     pli_list_remove(&c->queued);
     pli_list_remove(&c->blocked_on);
 }

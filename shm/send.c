@@ -5,6 +5,8 @@
 #include "util/err.h"
 
 #define MAX_RECORD 8192u /* bytes of one record in the ring at most: longer ones go to the bulk area, or in parts, whose two copies overlap */
+#define BULK_MIN 1024u     /* bytes of a part of a long message that is worth a place in the bulk area */
+#define BEHIND 2u          /* long records unread: the consumer has enough to do */
 #define GROW_AFTER 16u   /* full rings before a larger one is made */
 
 void pli_shm_want_space(struct pli_shm *s, bool on)
@@ -115,6 +117,15 @@ static struct pli_shm_slot *bulk_room(struct pli_shm *s, uint64_t len, void **pl
     return NULL;
 }
 
+bool pli_shm_behind(struct pli_tr *tr)
+{
+    struct pli_shm *s = pli_shm_of(tr);
+
+    if (!s->bulk.up || !pli_shm_bulk_refresh(s)) /* a bad cursor is reported by the next poll */
+        return false;
+    return s->bulk.tail - s->bulk.head > BEHIND;
+}
+
 /* Publishes what has been written into the bulk area. */
 static void put_reference(struct pli_shm *s, struct pli_shm_slot *slot, uint32_t meta, uint64_t w1, const void *place)
 {
@@ -135,9 +146,12 @@ static __attribute__((noinline)) int send_large(struct pli_shm *s, uint32_t meta
     struct pli_shm_slot *slot;
     void *place;
 
-    if (pli_meta_type(meta) == PLI_REC_FRAG || meta & PLI_RF_FRAG << 8)
+    bool part = pli_meta_type(meta) == PLI_REC_FRAG || meta & PLI_RF_FRAG << 8;
+
+    if (part)
         pli_shm_bulk_wanted(s);
-    if (payload > ring_max(s)) {
+    /* short parts, too, are meant for there: what has been read of them is known at once (pli_shm_behind()) */
+    if (payload > ring_max(s) || (part && s->bulk.up && payload >= BULK_MIN)) {
         slot = bulk_room(s, payload, &place);
         if (!slot)
             return send_refused(s, payload);

@@ -84,6 +84,7 @@ const struct pli_tr_ops pli_shm_ops = {
     .abandon = pli_shm_abandon,
     .flush = pli_shm_flush,
     .max_payload = pli_shm_max_payload,
+    .behind = pli_shm_behind,
     .poll = pli_shm_poll,
     .hold = pli_shm_hold,
     .release = pli_shm_release,

@@ -39,6 +39,7 @@ void pli_shm_commit(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cook
 void pli_shm_abandon(struct pli_tr *tr);
 void pli_shm_flush(struct pli_tr *tr);
 uint32_t pli_shm_max_payload(const struct pli_tr *tr);
+bool pli_shm_behind(struct pli_tr *tr);
 int pli_shm_poll(struct pli_tr *tr, int budget);
 int pli_shm_hold(struct pli_tr *tr, uint32_t *token);
 void pli_shm_release(struct pli_tr *tr, uint32_t token);

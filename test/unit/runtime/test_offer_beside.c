@@ -494,7 +494,6 @@ Test(offer_beside, request_times_out)
     cr_assert_eq(t.seen[2], t.behind);
     settle(t.w);
     cr_assert_eq(t.done[1].n, 1);
-    cr_assert_eq(conn_info(t.cli.conn[BIG]).pending, 0);
     others_go_on();
     finish();
 }
@@ -542,8 +541,7 @@ static void reply_order(enum way way)
 {
     half_reply(way, 0);
     check_both_came();
-    cr_assert_eq(t.asked.n, 1);
-    cr_assert_eq(t.asked.status, 0);
+    cr_assert(t.asked.n == 1 && t.asked.status == 0);
     if (way != RING_SENT)
         check_done(1);
     cr_assert_eq(conn_info(t.cli.conn[BIG]).pending, 0);

@@ -248,6 +248,7 @@ struct plait_conn *pli_conn_new(struct plait_session *s, struct plait_ctx *ctx, 
     pli_list_init(&c->wait.node);
     pli_list_init(&c->dones);
     pli_defer_init(&c->tell_dones, pli_conn_tell_dones_fn);
+    pli_defer_init(&c->give_up, pli_conn_give_up_fn);
     c->wait.fn = wait_fn;
     pli_timer_init(&c->linger, linger_fn);
     pli_defer_init(&c->quiet, quiet_fn);
@@ -430,6 +431,7 @@ static void detach(struct plait_conn *c, bool zombie)
     pli_timer_stop(c->ctx, &c->linger);
     pli_defer_cancel(&c->quiet);
     pli_defer_cancel(&c->tell_dones);
+    pli_defer_cancel(&c->give_up);
     pli_conn_txq_drop(c);
     pli_conn_asm_drop(c);
     pli_take_drop(c);

@@ -44,7 +44,7 @@ struct pli_req {
         plait_done_fn on_done;
     };
     void *arg;
-    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 has more or share, 48..63 if free: index of the next free entry */
+    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 has more or share or: 41 offered, 42 given up, 43 unsent; 48..63 if free: index of the next free entry */
     struct pli_req_more *more; /* NULL unless the key says so */
     uint32_t seq;       /* order of sending, for completion in order at the end */
     uint16_t share;     /* 1 + slot of the share that the message names; 0: none, or see more. The same */
@@ -52,6 +52,9 @@ struct pli_req {
 
 #define PLI_REQ_KEY(kind) ((uint64_t)(kind) << 32)
 #define PLI_REQ_ODD ((uint64_t)1 << 40)
+#define PLI_REQ_OFFERED ((uint64_t)1 << 41)  /* the peer reads the message where it lies. Only with ODD, as the next */
+#define PLI_REQ_GIVEN_UP ((uint64_t)1 << 42) /* to be completed with PLAIT_E_CANCELED, see cancel.c */
+#define PLI_REQ_UNSENT ((uint64_t)1 << 43)   /* and the peer has never heard of it */
 
 static inline uint32_t pli_req_cookie(const struct pli_req *r)
 {
@@ -190,6 +193,7 @@ struct plait_conn {
     unsigned take;               /* enum plait_take */
     struct pli_list dones;       /* replies whose memory is done with, and whose users are still to be told (reply.c) */
     struct pli_defer tell_dones;
+    struct pli_defer give_up;    /* completes what was given up (cancel.c) */
     struct pli_link *held_link;  /* the link, also after the end, for messages held in place */
     struct pli_rma_conn *rma;    /* one-sided operations and exports, or NULL */
 };
@@ -306,6 +310,7 @@ int pli_conn_breach(struct plait_conn *c, const char *what);
 
 /* reqtable.c: awaited replies and receipts */
 int pli_req_alloc(struct plait_conn *c, enum pli_req_kind kind, uint32_t *index); /* PLAIT_E_NOMEM, PLAIT_E_AGAIN */
+void pli_req_forget_one(struct plait_conn *c, struct pli_req *r); /* its user has been told; a reply may still come */
 void pli_req_free(struct plait_conn *c, uint32_t index, bool replied); /* replied: not a receipt, nor one that was never sent */
 struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie); /* NULL: no such number is in use */
 int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_us); /* PLAIT_E_NOMEM, as the next two */
@@ -370,6 +375,9 @@ void pli_conn_push_work(struct pli_work *w);
 void pli_conn_frames_first(struct plait_conn *c);
 /* Does the request or message with a receipt of this number still wait in txq? */
 bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie);
+/* Takes a message with this number out of txq: 1 nothing of it has been sent, and it is gone; 0 it was half sent, and a CANCEL follows in place of
+ * the rest; PLAIT_E_NOTFOUND: it is not there. */
+int pli_conn_unqueue(struct plait_conn *c, uint32_t cookie);
 void pli_conn_txq_drop(struct plait_conn *c);
 void pli_conn_credit_now(struct plait_conn *c);
 void pli_conn_unblock(struct plait_conn *c);
@@ -385,6 +393,9 @@ int pli_conn_rx_now(struct plait_conn *c, uint32_t meta, uint64_t w1, const void
 /* A message that was put together otherwise than by the short paths: m->pub, buf or place, RECEIPT and cookie are set. Takes it over. */
 int pli_conn_incoming(struct plait_conn *c, struct pli_msg *m);
 int pli_conn_replied(struct plait_conn *c, struct pli_msg *m, uint64_t cookie);
+int pli_conn_reply_lost(struct plait_conn *c, uint64_t cookie, int status); /* the request ends with that instead */
+/* A message that was given up by its sender before it was delivered: it counts as received and released. */
+int pli_conn_lost(struct plait_conn *c, uint32_t type, uint32_t cookie);
 void *pli_conn_buf_new(struct plait_ctx *ctx, size_t size); /* for a long message; NULL: no memory */
 bool pli_conn_window_full(const struct plait_conn *c); /* one message more would be more than it allows */
 void pli_conn_fill(struct pli_msg *m, struct plait_conn *c, const void *hdr, uint32_t hdr_len, const void *data, size_t len);
@@ -395,6 +406,9 @@ int pli_conn_whole(struct plait_conn *c, uint32_t meta, uint64_t cookie, const u
 int pli_conn_part_more(struct plait_conn *c, const void *data, uint32_t len);
 void pli_conn_asm_drop(struct plait_conn *c);
 void pli_conn_asm_forget(struct plait_conn *c, uint32_t cookie); /* the reply that is coming in is not wanted any more */
+
+/* cancel.c */
+void pli_conn_give_up_fn(struct pli_defer *d);
 
 /* reply.c */
 struct pli_done {

@@ -114,6 +114,7 @@ int pli_offer_send(struct plait_conn *c, struct pli_txmsg *m, uint32_t index, co
     rc = pli_conn_send_or_queue(c, &offer, true, reply, out->flags & PLAIT_MORE);
     if (rc < 0)
         return rc;
+    c->reqs[index].key |= PLI_REQ_ODD | PLI_REQ_OFFERED;
     c->ctx->st.offers_sent++;
     return 1;
 }

@@ -306,6 +306,30 @@ static inline int replied(struct plait_conn *c, uint32_t meta, uint64_t cookie, 
     return 0;
 }
 
+int pli_conn_reply_lost(struct plait_conn *c, uint64_t cookie, int status)
+{
+    return replied(c, pli_rec_meta(PLI_REC_REPLY, PLI_RF_COOKIE, 0), cookie, status, NULL, NULL, 0, NULL);
+}
+
+int pli_conn_lost(struct plait_conn *c, uint32_t type, uint32_t cookie)
+{
+    struct plait_out none = PLAIT_OUT_INIT;
+    bool offered;
+
+    if (pli_conn_window_full(c))
+        return pli_conn_breach(c, "more messages than the window allows");
+    c->rx_seen++;
+    if (type == PLI_REC_REQUEST && pli_conn_send_reply(c, cookie, PLAIT_E_CANCELED, &none, &offered) < 0) {
+        pli_link_fail(c->link, PLAIT_E_NOMEM, "no memory to answer a request that was given up");
+        return PLAIT_E_NOMEM;
+    }
+    if (type == PLI_REC_ONEWAY)
+        pli_conn_send_receipt(c, cookie, PLAIT_E_CANCELED);
+    if (c->state != PLI_CONN_CLOSED)
+        release_credit(c);
+    return 0;
+}
+
 static int receipt(struct plait_conn *c, uint64_t cookie)
 {
     struct pli_req *r = pli_req_find(c, (uint32_t)cookie);
@@ -355,6 +379,10 @@ static __attribute__((noinline)) int rx_rare(struct plait_conn *c, uint32_t meta
         return receipt(c, cookie);
     case PLI_REC_CREDIT:
         return 0;
+    case PLI_REC_CANCEL:
+        if (!(flags & PLI_RF_COOKIE))
+            return pli_conn_breach(c, "a message is given up without its number");
+        return pli_take_cancel(c, (uint32_t)cookie);
     case PLI_REC_FIN:
         return pli_conn_event(c, PLI_CEV_RX_FIN, 0, NULL);
     case PLI_REC_DONE:

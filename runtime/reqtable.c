@@ -113,7 +113,7 @@ struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie)
 }
 
 /* The reply may still come: the entry waits for it, without its user. */
-static void forget(struct plait_conn *c, struct pli_req *r)
+void pli_req_forget_one(struct plait_conn *c, struct pli_req *r)
 {
     if (r->key & PLI_REQ_ODD)
         drop_more(c, r);
@@ -130,7 +130,7 @@ static void timed_out(struct pli_timer *t)
     plait_reply_fn fn = r->on_reply;
     void *arg = r->arg;
 
-    forget(c, r);
+    pli_req_forget_one(c, r);
     fn(NULL, PLAIT_E_TIMEDOUT, arg);
 }
 
@@ -235,7 +235,7 @@ void pli_req_forget(struct plait_conn *c, const void *arg)
 
         if (pli_req_kind(r) != PLI_REQ_REPLY || r->arg != arg)
             continue;
-        forget(c, r);
+        pli_req_forget_one(c, r);
     }
 }
 

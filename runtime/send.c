@@ -250,18 +250,47 @@ void pli_conn_frames_first(struct plait_conn *c)
         pli_link_send_ctl(c->link, m->meta, pli_rec_w1((uint32_t)m->len, PLI_CHAN_LINK, 0), 0, m->data);
 }
 
-bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie)
+static struct pli_txmsg *find_queued(const struct plait_conn *c, uint32_t cookie)
 {
-    const struct pli_list *node;
+    struct pli_list *node;
 
     pli_list_foreach(node, &c->txq) {
-        const struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
+        struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
         uint32_t type = pli_meta_type(m->meta);
 
         if ((type == PLI_REC_REQUEST || type == PLI_REC_ONEWAY) && m->meta & PLI_RF_COOKIE << 8 && (uint32_t)m->cookie == cookie)
-            return true;
+            return m;
     }
-    return false;
+    return NULL;
+}
+
+bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie)
+{
+    return find_queued(c, cookie) != NULL;
+}
+
+int pli_conn_unqueue(struct plait_conn *c, uint32_t cookie)
+{
+    struct pli_txmsg *m = find_queued(c, cookie);
+
+    if (!m)
+        return PLAIT_E_NOTFOUND;
+    if (m->started) {
+        while (m->nmems)
+            pli_mem_put(m->mems[--m->nmems]);
+        m->meta = pli_rec_meta(PLI_REC_CANCEL, PLI_RF_COOKIE, 0);
+        m->from.iov = NULL;
+        m->started = false;
+        m->len = m->sent = m->hdr_len = 0;
+        return 0;
+    }
+    pli_list_remove(&m->node);
+    c->ntxq--;
+    txmsg_free(m);
+    c->tx_seq--; /* it never took room in the window */
+    pli_conn_update_limit(c);
+    pli_ctx_defer(c->ctx, &c->link->pump); /* nothing may be in the way any more */
+    return 1;
 }
 
 /* A slice at a time: other connections pass. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "runtime/offer.h"
 #include "runtime/pace.h"
 #include "util/err.h"
 
@@ -246,24 +247,121 @@ static int finish_all(struct plait_conn *c)
     return rc;
 }
 
+/* ---- given up by its sender ---- */
+
+static uint32_t number_of(const struct pli_take *t)
+{
+    return t->reply ? t->receipt : t->m.cookie;
+}
+
+static int lose_taken(struct plait_conn *c)
+{
+    struct pli_take t = *c->taking;
+    int rc;
+
+    pli_work_cancel(&c->take_work);
+    free(c->taking);
+    c->taking = NULL;
+    release(&t);
+    if (t.reply) {
+        pli_conn_send_receipt(c, t.receipt, PLAIT_E_CANCELED);
+        rc = pli_conn_reply_lost(c, t.cookie, PLAIT_E_CANCELED);
+    } else {
+        rc = pli_conn_lost(c, t.m.pub.kind == PLAIT_REQUEST ? PLI_REC_REQUEST : PLI_REC_ONEWAY, t.m.cookie);
+    }
+    return rc < 0 ? rc : go_on(c);
+}
+
+/* The sender's number of the message or reply that a record carries; false: it has none. */
+static bool number_in(const struct behind *b, uint32_t *number)
+{
+    uint32_t type = pli_meta_type(b->meta), flags = pli_meta_flags(b->meta), at = 0;
+
+    if (type > PLI_REC_REPLY || !(flags & PLI_RF_COOKIE))
+        return false;
+    if (type == PLI_REC_REPLY) {
+        at = 8 + pli_meta_hdr_len(b->meta) + (uint32_t)offsetof(struct pli_ref_head, receipt);
+        if (!(flags & PLI_RF_REF))
+            return false;
+    }
+    if (at + sizeof *number > b->size)
+        return false;
+    memcpy(number, b->payload + at, sizeof *number);
+    return true;
+}
+
+static struct behind *find_behind(const struct plait_conn *c, uint32_t cookie)
+{
+    struct pli_list *node;
+    uint32_t number;
+
+    pli_list_foreach(node, &c->behind) {
+        struct behind *b = pli_container_of(node, struct behind, node);
+
+        if (number_in(b, &number) && number == cookie)
+            return b;
+    }
+    return NULL;
+}
+
+static int lose_behind(struct plait_conn *c, struct behind *b, uint32_t cookie)
+{
+    uint32_t type = pli_meta_type(b->meta);
+    uint64_t request;
+    int rc;
+
+    pli_list_remove(&b->node);
+    c->nbehind--;
+    c->behind_bytes -= b->size;
+    memcpy(&request, b->payload, sizeof request);
+    free(b);
+    if (type != PLI_REC_REPLY)
+        return pli_conn_lost(c, type, cookie);
+    pli_conn_send_receipt(c, cookie, PLAIT_E_CANCELED);
+    rc = pli_conn_reply_lost(c, (uint32_t)request, PLAIT_E_CANCELED);
+    return rc;
+}
+
+int pli_take_cancel(struct plait_conn *c, uint32_t cookie)
+{
+    uint32_t type = pli_meta_type(c->in.meta);
+    struct behind *b;
+
+    if (c->in.busy && type != PLI_REC_REPLY && (uint32_t)c->in.cookie == cookie) {
+        pli_conn_asm_drop(c);
+        pli_conn_update_rx(c);
+        return pli_conn_lost(c, type, cookie);
+    }
+    if (c->taking && number_of(c->taking) == cookie)
+        return lose_taken(c);
+    b = find_behind(c, cookie);
+    return b ? lose_behind(c, b, cookie) : 0; /* none: it has been delivered */
+}
+
 /* What has no place in the order: nothing is delivered by it, or nothing counts after it. */
-static bool overtakes(uint32_t meta)
+static bool overtakes(const struct plait_conn *c, uint32_t meta, const void *payload)
 {
     uint32_t type = pli_meta_type(meta);
+    const struct behind *b;
 
+    if (type == PLI_REC_CANCEL && meta & PLI_RF_COOKIE << 8) {
+        b = find_behind(c, (uint32_t) * (const volatile uint64_t *)payload);
+        return !b || !(b->meta & PLI_RF_FRAG << 8); /* or after its parts */
+    }
     return type == PLI_REC_RECEIPT || type == PLI_REC_CREDIT || type == PLI_REC_ABORT;
 }
 
 int pli_take_behind(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload)
 {
     uint64_t size = pli_rec_payload(meta, w1);
+    bool now = overtakes(c, meta, payload);
     struct behind *b = NULL;
     int rc;
 
-    if (!overtakes(meta) && c->nbehind < BEHIND_MAX && c->behind_bytes + size <= BEHIND_BYTES)
+    if (!now && c->nbehind < BEHIND_MAX && c->behind_bytes + size <= BEHIND_BYTES)
         b = malloc(sizeof *b + size);
     if (!b) {
-        rc = overtakes(meta) ? 0 : finish_all(c);
+        rc = now ? 0 : finish_all(c);
         return rc < 0 || c->ctx->forked ? rc : pli_conn_rx_now(c, meta, w1, payload);
     }
     pli_list_init(&b->node);

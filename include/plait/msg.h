@@ -110,6 +110,17 @@ PLAIT_API int plait_replyx(struct plait_msg *req, const struct plait_out *out);
  *  positive number of the user's. @return as plait_reply(), PLAIT_E_INVAL (0). */
 PLAIT_API int plait_reply_error(struct plait_msg *req, int code);
 
+/**
+ * Gives up messages of this connection that are not completed yet: requests, one-way messages with on_done, and replies with PLAIT_NOCOPY
+ * that were offered, all that were sent with this arg. Each is completed exactly once all the same, never from inside this call: with
+ * PLAIT_E_CANCELED if the peer's user has not got it and will not; as always, if he has. A request that he has got is completed with
+ * PLAIT_E_CANCELED, too, unless he can still read its memory (PLAIT_NOCOPY, offered): then its reply is waited for. A reply that is given up
+ * ends its request with PLAIT_E_CANCELED at the requester.
+ * @return 0; PLAIT_E_NOTFOUND (no such message: it may have been completed), PLAIT_E_CLOSED, PLAIT_E_NOMEM (some may have been given up).
+ *         Never blocks. Owner thread, callbacks too.
+ */
+PLAIT_API int plait_cancel(struct plait_conn *conn, const void *arg);
+
 /** Refuses a one-way message that asked for a receipt: the sender's on_done gets PLAIT_E_REFUSED.
  *  @return 0, PLAIT_E_INVAL (it did not ask). */
 PLAIT_API int plait_msg_refuse(struct plait_msg *msg);

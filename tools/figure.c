@@ -58,6 +58,22 @@ struct json_object *figure_stats(const struct stats *s, int digits)
     return o;
 }
 
+static struct json_object *beside_json(const struct figure *f)
+{
+    struct json_object *o = json_object_new_object(), *times = figure_stats(&f->beside.half_rtt, 1);
+
+    json_object_object_add(o, "size", json_object_new_int64((int64_t)f->beside.size));
+    json_object_object_add(o, "window", json_object_new_int64(f->beside.window));
+    json_object_object_add(o, "links", json_object_new_int64(f->beside.links));
+    json_object_object_add(times, "mean", figure_number(f->beside.half_rtt.avg, 1));
+    json_object_object_add(o, "half_rtt_ns", times);
+    json_object_object_add(o, "alone_mean", figure_number(f->half_rtt.avg, 1));
+    json_object_object_add(o, "bytes_per_s", figure_number(f->beside.bytes_per_s, 0));
+    json_object_object_add(o, "ratio", figure_number(f->beside.ratio, FIGURE_RATIO));
+    json_object_object_add(o, "ratio_mean", figure_number(f->beside.ratio_avg, FIGURE_RATIO));
+    return o;
+}
+
 struct json_object *figure_json(const struct figure *f)
 {
     struct json_object *o = json_object_new_object(), *cpus = json_object_new_array();
@@ -81,6 +97,8 @@ struct json_object *figure_json(const struct figure *f)
         json_object_object_add(o, "take", json_object_new_string(f->take));
     if (f->test == PERF_LAT)
         json_object_object_add(o, "touch", json_object_new_string(f->touch ? "copy" : "none"));
+    if (f->beside.size)
+        json_object_object_add(o, "beside", beside_json(f));
     if (f->test == PERF_BW)
         json_object_object_add(o, "duplex", json_object_new_boolean(f->duplex));
     json_object_object_add(o, "rounds", json_object_new_int64(f->rounds));
@@ -108,10 +126,36 @@ static const char *manner(const struct figure *f)
     return f->test == PERF_BW && f->duplex ? ", both directions at once" : "";
 }
 
+static void print_beside_head(const struct figure *f)
+{
+    char size[CLI_TEXT];
+
+    printf("%s: %s, %s, over %s, CPUs %d and %d, medians of %u rounds; beside a stream of %s, %u in flight, on the "
+           "same link, taken: %s\n", tests[f->test].name, tests[f->test].what, tests[f->test].unit, f->transport,
+           f->cpu_a, f->cpu_b, f->rounds, cli_bytes(size, f->beside.size), f->beside.window, f->take);
+    printf("%9s %9s %9s %9s %9s %9s %9s %9s %9s %7s %7s\n", "size", "limit", "alone", "p50", "p90", "p99", "max",
+           "mean", "GB/s", "ratio", "of mean");
+}
+
+static void print_beside_row(const struct figure *f)
+{
+    const struct stats *s = &f->beside.half_rtt;
+    char size[CLI_TEXT];
+
+    printf("%9s %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f %9.2f %7.2f %7.2f\n", cli_bytes(size, f->size), f->limit,
+           f->half_rtt.p50, s->p50, s->p90, s->p99, s->max, s->avg, f->beside.bytes_per_s / 1e9, f->beside.ratio,
+           f->beside.ratio_avg);
+    fflush(stdout);
+}
+
 void figure_print_head(const struct figure *f)
 {
     const char *unit = tests[f->test].unit;
 
+    if (f->beside.size) {
+        print_beside_head(f);
+        return;
+    }
     printf("%s: %s%s, %s, over %s, CPUs %d and %d, medians of %u rounds\n", tests[f->test].name,
            tests[f->test].what, manner(f), unit, f->transport, f->cpu_a, f->cpu_b, f->rounds);
     if (is_time(f->test))
@@ -129,6 +173,10 @@ void figure_print_row(const struct figure *f)
     double k = tests[f->test].scale;
     char size[CLI_TEXT];
 
+    if (f->beside.size) {
+        print_beside_row(f);
+        return;
+    }
     printf("%9s", cli_bytes(size, f->size));
     if (is_time(f->test)) {
         const struct stats *s = &f->half_rtt;

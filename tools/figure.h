@@ -11,6 +11,15 @@ struct json_object;
 
 enum perf_test { PERF_LIMIT, PERF_LAT, PERF_RATE, PERF_RPC, PERF_BW, PERF_WAKE, PERF_PUT, PERF_GET, PERF_ATOMIC, PERF_TESTS };
 
+/* lat --beside: what a stream of long messages does. */
+struct figure_beside {
+    size_t size;             /* of these; 0: there is none */
+    unsigned window, links;
+    struct stats half_rtt;   /* ns, while it runs */
+    double bytes_per_s;      /* that it moved meanwhile */
+    double ratio, ratio_avg; /* of p50 and of mean, with it to without */
+};
+
 struct figure {
     enum perf_test test;
     const char *transport;
@@ -27,6 +36,7 @@ struct figure {
     double value;         /* rate, rpc, bw: a second */
     double limit, ratio;
     double physical;      /* lat */
+    struct figure_beside beside;
     double memcpy_limit, pipelined_limit; /* bw */
 };
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum { OPT_SERVE = 256, OPT_CONNECT, OPT_CPUS, OPT_JSON, OPT_ROUNDS, OPT_BATCH,
-       OPT_TAKE, OPT_TOUCH, OPT_DUPLEX, OPT_PEER };
+       OPT_TAKE, OPT_TOUCH, OPT_DUPLEX, OPT_BESIDE, OPT_BESIDE_SIZE, OPT_PEER };
 
 static const struct argp_option options[] = {
     { "size", 's', "LIST", 0, "Bytes of a message, as 8,64,1k,4k,64k (each test has its own)", 0 },
@@ -19,6 +19,9 @@ static const struct argp_option options[] = {
     { "duplex", OPT_DUPLEX, NULL, 0, "bw: both sides stream at once; the figure is the sum", 0 },
     { "take", OPT_TAKE, "HOW", 0, "How long messages are taken: auto, place, copy, cma or ring (auto)", 0 },
     { "touch", OPT_TOUCH, "HOW", 0, "lat: what receivers do with the bytes: none or copy (none)", 0 },
+    { "beside", OPT_BESIDE, "HOW", 0,
+      "lat: a stream of long messages, taken as --take says, on another connection of the same link", 0 },
+    { "beside-size", OPT_BESIDE_SIZE, "SIZE", 0, "Bytes of each message of that stream (1M)", 0 },
     { "transport", 't', "NAME", 0, "auto, shm or ofi (auto)", 0 },
     { "cpus", OPT_CPUS, "A,B", 0, "CPUs of the two sides (the first two cores that may be used)", 0 },
     { "json", OPT_JSON, NULL, 0, "One JSON object per line and figure", 0 },
@@ -55,6 +58,10 @@ static const char doc[] =
     "lat --touch none measures what the API gives: a message is received where it lies, nobody reads its "
     "bytes, and each side writes a whole new one; so does ucp_am_lat of UCX. With --touch copy each side "
     "first copies what it got into memory of its own, as a tagged receive or MPI_Recv does.\n\n"
+    "lat --beside measures what a stream of long messages costs short ones on the same link: without it and with "
+    "it in every round. `alone' is p50 without the stream; p50 to mean are with it, and GB/s is what it carried meanwhile, "
+    "4 messages in flight. The ratio is that of p50 with the stream to p50 without it, of each round; beside it that "
+    "of the means, which counts the few that wait long.\n\n"
     "lat, rate and bw send messages of 8 KiB and more from memory of plait_mem_alloc() with PLAIT_NOCOPY, "
     "shorter ones with plait_send(). --take says what both sides do with those that stay with their sender: "
     "in place, copied from there, read with process_vm_readv (cma), or through the ring like shorter ones; "
@@ -73,6 +80,7 @@ static const char doc[] =
     "  plait perf rpc --window 1,16,64 --cpus 2,3\n"
     "  plait perf bw --size 64k,1M,64M --duplex\n"
     "  plait perf lat --size 1k,4k --touch copy\n"
+    "  plait perf lat --beside copy --beside-size 4M\n"
     "  plait perf --serve plait://127.0.0.1:7001        in one terminal, and in another:\n"
     "  plait perf lat --connect plait://127.0.0.1:7001";
 
@@ -123,6 +131,19 @@ static void check(struct perf_opts *o, struct argp_state *state)
         argp_error(state, "--serve serves all tests of others: name no test, and no --connect, beside it");
     if (o->duplex && !(o->tests & 1u << PERF_BW))
         argp_error(state, "--duplex is for the test bw");
+    if (o->beside && o->tests != 1u << PERF_LAT)
+        argp_error(state, "--beside is for the test lat, alone");
+    if (o->beside && o->touch)
+        argp_error(state, "--beside measures with --touch none only");
+    if (o->beside && strcmp(o->take, "auto") != 0 && strcmp(o->take, o->beside) != 0)
+        argp_error(state, "--beside %s says how long messages are taken, and --take %s something else", o->beside,
+                   o->take);
+    if (o->beside)
+        o->take = o->beside;
+    else if (o->beside_size)
+        argp_error(state, "--beside-size is for --beside");
+    if (!o->beside_size)
+        o->beside_size = 1u << 20;
     if (o->touch && !(o->tests & 1u << PERF_LAT))
         argp_error(state, "--touch is for the test lat");
     if (!o->serve && !o->tests)
@@ -144,6 +165,17 @@ static void parse_text(int key, char *arg, struct argp_state *state)
         if (!perf_take_known(arg))
             argp_error(state, "--take: there is no way '%s', but auto, place, copy, cma and ring", arg);
         o->take = arg;
+        break;
+    case OPT_BESIDE:
+        if (!perf_take_known(arg))
+            argp_error(state, "--beside: there is no way '%s', but auto, place, copy, cma and ring", arg);
+        o->beside = arg;
+        break;
+    case OPT_BESIDE_SIZE:
+        if (cli_parse_size(arg, &o->beside_size, &why))
+            argp_error(state, "--beside-size: '%s': %s", arg, why);
+        if (o->beside_size < 1 || o->beside_size > LIMIT_BW_MAX_SIZE)
+            argp_error(state, "--beside-size: '%s' is not from 1 to %uM", arg, LIMIT_BW_MAX_SIZE >> 20);
         break;
     case OPT_TOUCH:
         if (strcmp(arg, "none") != 0 && strcmp(arg, "copy") != 0)
@@ -199,6 +231,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 't':
     case OPT_TAKE:
     case OPT_TOUCH:
+    case OPT_BESIDE:
+    case OPT_BESIDE_SIZE:
     case OPT_CPUS:
     case OPT_SERVE:
     case OPT_CONNECT:

@@ -17,7 +17,7 @@
 
 /* Begins the private data of both sides: name and version of this small protocol. The client adds
  * " window=N take=NAME", the peer " cpu=N". */
-#define PERF_HELLO "plait-perf 2"
+#define PERF_HELLO "plait-perf 3"
 
 enum perf_mode {
     PERF_IDLE,
@@ -26,6 +26,7 @@ enum perf_mode {
     PERF_SINK,      /* one-way messages are counted */
     PERF_REPLY,     /* requests are answered with their own bytes */
     PERF_DUPLEX,    /* one-way messages are counted; after an empty one, n of `size` bytes are sent */
+    PERF_BESIDE,    /* as ECHO, but on connections other than the first as SINK */
 };
 
 enum perf_op { PERF_START = 1, PERF_COUNT, PERF_STOP, PERF_EXPORT };
@@ -58,6 +59,8 @@ struct perf_opts {
     const char *take;          /* see perf_take() */
     bool touch;                /* lat: both sides copy what they get */
     bool duplex;               /* bw: both directions at once */
+    const char *beside;        /* lat: how the messages of a stream beside it are taken; NULL: no stream */
+    size_t beside_size;        /* bytes of each */
     int cpus[2];               /* client, peer; -1: as placement says */
     bool json;
     const char *serve, *connect;
@@ -121,6 +124,19 @@ void perf_peer_stop(struct perf_peer *p);
 
 #define PERF_PARTS 10 /* a rate is the median of so many parts of its round, as that of the limit is */
 
+#define PERF_BESIDE_WINDOW 4u /* messages of the stream that are in flight */
+
+/* The stream of lat --beside. */
+struct perf_beside {
+    size_t size;            /* 0: there is none, and one connection */
+    struct plait_conn *conn;
+    unsigned links;         /* of the context */
+    bool on;
+    unsigned inflight;
+    unsigned long sent, done;
+    unsigned long wait_for; /* so many done: perf_done() */
+};
+
 struct perf_client {
     struct plait_ctx *ctx;
     struct plait_session *session;
@@ -154,6 +170,7 @@ struct perf_client {
     unsigned nparts;      /* of rate, rpc, bw: parts of the round that are over, */
     double part_end[PERF_PARTS]; /* and when */
     struct perf_answer answer;
+    struct perf_beside beside;
 };
 
 /* All of these: 0 or a negative code, with c->why. They block, with the context running. */
@@ -183,6 +200,8 @@ double perf_now(void);
 /* What a round gave. */
 struct perf_round {
     struct stats half_rtt; /* lat, wake */
+    struct stats beside;   /* lat --beside: while the stream runs; half_rtt: while it does not */
+    double beside_rate;    /* bytes a second of the stream */
     double value;          /* the figure whose ratio to the limit counts: p50, or a second */
 };
 
@@ -213,6 +232,7 @@ const struct perf_kind *perf_rma_kind(enum perf_test t);
 void perf_export(struct plait_mem **mem, struct plait_key *key, struct plait_msg *msg);
 extern const struct perf_kind perf_lat_copy_kind; /* lat --touch copy */
 extern const struct perf_kind perf_duplex_kind;   /* bw --duplex */
+extern const struct perf_kind perf_beside_kind;   /* lat --beside */
 
 #define PERF_BW_SIZES "4k,64k,1M,4M,64M"
 #define PERF_BW_WINDOW "64"
@@ -222,6 +242,15 @@ extern const struct perf_kind perf_duplex_kind;   /* bw --duplex */
 unsigned long perf_part_of(const struct perf_client *c, unsigned long n);
 void perf_part_over(struct perf_client *c);
 double perf_parts_rate(const struct perf_client *c, unsigned long part);
+
+/* Of lat: the callbacks of its client; n round trips, whose times (of `batch` each, 1 to n) are appended to c->samples, where
+ * there is room; limit and iterations as in struct perf_kind. */
+void perf_lat_message(struct plait_conn *conn, struct plait_msg *msg, void *arg);
+void perf_lat_writable(struct plait_conn *conn, void *arg);
+int perf_round_trips(struct perf_client *c, unsigned long n, unsigned batch);
+int perf_lat_limit(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
+                   struct perf_limits *out);
+unsigned long perf_lat_iterations(size_t size);
 
 int perf_duplex_limit(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
                       struct perf_limits *out);

@@ -120,6 +120,7 @@ int perf_client_open(struct perf_client *c, const struct plait_conn_ops *ops, un
 {
     struct plait_session_opts so = PLAIT_SESSION_OPTS_INIT;
     struct plait_conn_info info = { .size = sizeof(info) };
+    struct plait_ctx *both[2] = { c->ctx, c->ctx }; /* the same pair of contexts: one link */
     char data[64];
     const char *why;
 
@@ -134,6 +135,10 @@ int perf_client_open(struct perf_client *c, const struct plait_conn_ops *ops, un
     so.data_len = strlen(data);
     so.window = window;
     so.max_msg = LIMIT_BW_MAX_SIZE;
+    if (c->beside.size) {
+        so.ctxs = both;
+        so.nctxs = 2;
+    }
     why = perf_take(&so, c->take);
     if (why)
         return perf_fail(c, PLAIT_E_INVAL, "--take %s: %s", c->take, why);
@@ -144,6 +149,7 @@ int perf_client_open(struct perf_client *c, const struct plait_conn_ops *ops, un
     if (c->status)
         return c->status;
     c->conn = plait_session_conn(c->session, 0);
+    c->beside.conn = plait_session_conn(c->session, 1); /* or NULL */
     if (plait_conn_get_info(c->conn, &info) == 0)
         snprintf(c->transport, sizeof(c->transport), "%s", info.transport);
     if (!c->watchdog && plait_timer_create(&c->watchdog, c->ctx, watch, c) < 0)

@@ -92,28 +92,47 @@ static int measure_plait(struct run *r, unsigned long n, struct perf_round *out)
     return CLI_OK;
 }
 
-static double over_rounds(struct run *r, size_t offset, bool least)
+enum which { LEAST, MEDIAN, MOST };
+
+static double over_rounds(struct run *r, size_t offset, enum which which)
 {
     double v[PERF_ROUNDS_MAX];
 
     for (unsigned i = 0; i < r->o->rounds; i++)
-        memcpy(&v[i], (const char *)&r->round[i].half_rtt + offset, sizeof(double));
-    if (least)
-        return stats_of(v, r->o->rounds).min;
-    return stats_median(v, r->o->rounds);
+        memcpy(&v[i], (const char *)&r->round[i] + offset, sizeof(double));
+    if (which == MEDIAN)
+        return stats_median(v, r->o->rounds);
+    return which == LEAST ? stats_of(v, r->o->rounds).min : stats_of(v, r->o->rounds).max;
 }
 
-static void fill_times(struct run *r, struct figure *f)
+/* of: where in a round they are. */
+static void fill_times(struct run *r, size_t of, struct stats *s)
 {
-    double v[PERF_ROUNDS_MAX];
+    s->min = over_rounds(r, of + offsetof(struct stats, min), LEAST);
+    s->avg = over_rounds(r, of + offsetof(struct stats, avg), MEDIAN);
+    s->p50 = over_rounds(r, of + offsetof(struct stats, p50), MEDIAN);
+    s->p90 = over_rounds(r, of + offsetof(struct stats, p90), MEDIAN);
+    s->p99 = over_rounds(r, of + offsetof(struct stats, p99), MEDIAN);
+    s->max = over_rounds(r, of + offsetof(struct stats, max), MOST);
+}
 
-    f->half_rtt.min = over_rounds(r, offsetof(struct stats, min), true);
-    f->half_rtt.p50 = over_rounds(r, offsetof(struct stats, p50), false);
-    f->half_rtt.p90 = over_rounds(r, offsetof(struct stats, p90), false);
-    f->half_rtt.p99 = over_rounds(r, offsetof(struct stats, p99), false);
-    for (unsigned i = 0; i < r->o->rounds; i++)
-        v[i] = r->round[i].half_rtt.max;
-    f->half_rtt.max = stats_of(v, r->o->rounds).max;
+/* Each round's latency with the stream against the one without it. */
+static void fill_beside(struct run *r, struct figure *f)
+{
+    double p50[PERF_ROUNDS_MAX], avg[PERF_ROUNDS_MAX];
+    unsigned n = (unsigned)r->o->rounds;
+
+    if (!r->c.beside.size)
+        return;
+    for (unsigned i = 0; i < n; i++) {
+        p50[i] = r->round[i].beside.p50 / r->round[i].half_rtt.p50;
+        avg[i] = r->round[i].beside.avg / r->round[i].half_rtt.avg;
+    }
+    f->beside = (struct figure_beside){ .size = r->c.beside.size, .window = PERF_BESIDE_WINDOW,
+                                        .links = r->c.beside.links, .ratio = stats_median(p50, n),
+                                        .ratio_avg = stats_median(avg, n) };
+    fill_times(r, offsetof(struct perf_round, beside), &f->beside.half_rtt);
+    f->beside.bytes_per_s = over_rounds(r, offsetof(struct perf_round, beside_rate), MEDIAN);
 }
 
 static double median_limit(struct run *r, size_t offset)
@@ -146,7 +165,8 @@ static void tell(struct run *r)
     }
     f.value = stats_median(value, n);
     f.ratio = stats_median(ratio, n);
-    fill_times(r, &f);
+    fill_times(r, offsetof(struct perf_round, half_rtt), &f.half_rtt);
+    fill_beside(r, &f);
     cli_progress(NULL);
     if (r->o->json) {
         figure_print_json(figure_json(&f));
@@ -235,6 +255,8 @@ static int one_test(struct run *r)
 
 static const struct perf_kind *kind_of(const struct perf_opts *o, enum perf_test t)
 {
+    if (t == PERF_LAT && o->beside)
+        return &perf_beside_kind;
     if (t == PERF_LAT && o->touch)
         return &perf_lat_copy_kind;
     if (t == PERF_BW && o->duplex)
@@ -295,7 +317,7 @@ static int with_peer(struct run *r, int cpu_a, int cpu_b)
 /* What is sent: as much as the largest message of the tests. */
 static int make_payload(const struct perf_opts *o)
 {
-    size_t max = 1;
+    size_t max = o->beside ? o->beside_size : 1;
     int t;
 
     for (t = 0; t < PERF_TESTS; t++) {
@@ -339,6 +361,7 @@ int perf_run(const struct perf_opts *o)
     r->o = o;
     r->c.peer_cpu = -1;
     r->c.take = o->take;
+    r->c.beside.size = o->beside ? o->beside_size : 0;
     r->peer.in = r->peer.out = -1;
     perf_choose_cpus(cpus);
     r->park = cpus[0] == cpus[1] && !o->connect;

@@ -39,7 +39,8 @@ static int need_payload(struct client *c, uint64_t size, bool copy)
 
 static int start(struct client *c, const struct perf_cmd *cmd)
 {
-    bool sends = cmd->mode == PERF_ECHO || cmd->mode == PERF_ECHO_COPY || cmd->mode == PERF_DUPLEX;
+    bool sends = cmd->mode == PERF_ECHO || cmd->mode == PERF_ECHO_COPY || cmd->mode == PERF_DUPLEX ||
+                 cmd->mode == PERF_BESIDE;
 
     if (sends && need_payload(c, cmd->size, cmd->mode == PERF_ECHO_COPY) < 0)
         return -1;
@@ -140,6 +141,14 @@ static void on_message(struct plait_conn *conn, struct plait_msg *msg, void *arg
         c->bytes += msg->len;
         c->begun = true;
         stream(c, conn);
+        break;
+    case PERF_BESIDE:
+        if (plait_conn_index(conn) == 0) {
+            echo(c, msg);
+            break;
+        }
+        c->count++;
+        c->bytes += msg->len;
         break;
     case PERF_REPLY:
         /* replies of one poll go out together, at its end */

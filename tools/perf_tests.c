@@ -33,7 +33,7 @@ static void lat_send(struct perf_client *c)
         perf_fail(c, rc, NULL);
 }
 
-static void lat_writable(struct plait_conn *conn, void *arg)
+void perf_lat_writable(struct plait_conn *conn, void *arg)
 {
     struct perf_client *c = arg;
 
@@ -51,7 +51,7 @@ static __attribute__((noinline)) void lat_sample(struct perf_client *c)
     c->batch_left = c->batch;
 }
 
-static void lat_message(struct plait_conn *conn, struct plait_msg *msg, void *arg)
+void perf_lat_message(struct plait_conn *conn, struct plait_msg *msg, void *arg)
 {
     struct perf_client *c = arg;
 
@@ -77,22 +77,29 @@ static void lat_message_copy(struct plait_conn *conn, struct plait_msg *msg, voi
         memcpy(c->copy, msg->data, msg->len);
         __asm__ volatile("" : : "r"(c->copy) : "memory"); /* the copy is wanted, every time */
     }
-    lat_message(conn, msg, arg);
+    perf_lat_message(conn, msg, arg);
+}
+
+int perf_round_trips(struct perf_client *c, unsigned long n, unsigned batch)
+{
+    c->batch = c->batch_left = batch;
+    c->left = n;
+    c->t0 = perf_now();
+    lat_send(c);
+    return perf_wait(c);
 }
 
 static int ping_pong(struct perf_client *c, unsigned long n, unsigned batch, struct perf_round *out)
 {
     int rc;
 
-    c->batch = c->batch_left = n < batch ? (unsigned)n : batch;
-    c->samples = malloc((n / c->batch + 1) * sizeof(double));
+    if (n < batch)
+        batch = (unsigned)n;
+    c->samples = malloc((n / batch + 1) * sizeof(double));
     if (!c->samples)
-        return perf_fail(c, PLAIT_E_NOMEM, "no memory for %lu times", n / c->batch);
+        return perf_fail(c, PLAIT_E_NOMEM, "no memory for %lu times", n / batch);
     c->nsamples = 0;
-    c->left = n;
-    c->t0 = perf_now();
-    lat_send(c);
-    rc = perf_wait(c);
+    rc = perf_round_trips(c, n, batch);
     out->half_rtt = stats_of(c->samples, c->nsamples);
     out->value = out->half_rtt.p50;
     free(c->samples);
@@ -131,8 +138,9 @@ static int wake_round(struct perf_client *c, unsigned long n, struct perf_round 
 }
 
 static const struct plait_conn_ops lat_copy_ops = { .on_message = lat_message_copy,
-                                                    .on_writable = lat_writable };
-static const struct plait_conn_ops lat_ops = { .on_message = lat_message, .on_writable = lat_writable };
+                                                    .on_writable = perf_lat_writable };
+static const struct plait_conn_ops lat_ops = { .on_message = perf_lat_message,
+                                               .on_writable = perf_lat_writable };
 
 /* ---- parts: one interruption of the machine does not count ---- */
 
@@ -293,8 +301,8 @@ static unsigned long between(unsigned long v, unsigned long lo, unsigned long hi
     return v < lo ? lo : v > hi ? hi : v;
 }
 
-static int lat_limit(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
-                     struct perf_limits *out)
+int perf_lat_limit(struct limit_pair *pair, size_t size, unsigned window, unsigned long n,
+                   struct perf_limits *out)
 {
     struct limit_lat l = { 0 };
     int rc = limit_lat_run(pair, (unsigned)between(n, 100, 50000), &l);
@@ -325,7 +333,7 @@ static int rpc_limit(struct limit_pair *pair, size_t size, unsigned window, unsi
 {
     struct perf_limits lat = { 0 }, rate = { 0 };
     double turn;
-    int rc = lat_limit(pair, size, window, n, &lat);
+    int rc = perf_lat_limit(pair, size, window, n, &lat);
 
     if (rc == 0)
         rc = rate_limit(pair, size, window, n, &rate);
@@ -376,7 +384,7 @@ static int wake_limit(struct limit_pair *pair, size_t size, unsigned window, uns
 
 /* ---- how many ---- */
 
-static unsigned long lat_iterations(size_t size)
+unsigned long perf_lat_iterations(size_t size)
 {
     return 200000 / (1 + size / 1024) + 2000;
 }
@@ -404,14 +412,14 @@ static unsigned long wake_iterations(size_t size)
 
 #define LAT_SIZES "8,64,1k,4k,64k"
 
-const struct perf_kind perf_lat_copy_kind = { PERF_LAT, PERF_ECHO_COPY, &lat_copy_ops, lat_round, lat_limit,
-                                              lat_iterations, LAT_SIZES, "1", false };
+const struct perf_kind perf_lat_copy_kind = { PERF_LAT, PERF_ECHO_COPY, &lat_copy_ops, lat_round, perf_lat_limit,
+                                              perf_lat_iterations, LAT_SIZES, "1", false };
 
 const struct perf_kind *perf_kind(enum perf_test t)
 {
     static const struct perf_kind kinds[PERF_TESTS] = {
-        [PERF_LAT] = { PERF_LAT, PERF_ECHO, &lat_ops, lat_round, lat_limit, lat_iterations,
-                       LAT_SIZES, "1", false },
+        [PERF_LAT] = { PERF_LAT, PERF_ECHO, &lat_ops, lat_round, perf_lat_limit,
+                       perf_lat_iterations, LAT_SIZES, "1", false },
         [PERF_RATE] = { PERF_RATE, PERF_SINK, &stream_ops, rate_round, rate_limit, rate_iterations,
                         "8,64,1k", "4096", false },
         [PERF_RPC] = { PERF_RPC, PERF_REPLY, &rpc_ops, rpc_round, rpc_limit, rpc_iterations, "8", "64",

@@ -72,6 +72,21 @@ for take in auto place copy cma ring; do
 import json, sys
 assert all(json.loads(l)["take"] == sys.argv[2] for l in open(sys.argv[1]))' "$dir/figures" $take
 done
+for take in auto place copy cma ring; do
+    figures "a stream beside, $take" '[("lat", 8, 1), ("lat", 9000, 1)]' \
+        lat --beside $take --size 8,9000 --iterations 200 --rounds 2
+    python "a stream beside, $take, has moved" "$check"'
+for l in open(sys.argv[1]):
+    o = json.loads(l)
+    b = o["beside"]
+    assert o["take"] == sys.argv[2], o
+    assert (b["size"], b["window"], b["links"]) == (1 << 20, 4, 1), o
+    assert list(b["half_rtt_ns"]) == ["min", "p50", "p90", "p99", "max", "mean"] and all(map(number, b["half_rtt_ns"].values())), o
+    assert all(number(b[k]) for k in ("alone_mean", "bytes_per_s", "ratio", "ratio_mean")), o' "$dir/figures" $take
+done
+figures "a stream beside, other sizes" '[("lat", 8, 1)]' lat --beside copy --beside-size 300001 --size 8 "${few[@]}"
+figures "a stream beside, one of everything" '[("lat", 8, 1)]' \
+    lat --beside ring --beside-size 1 --iterations 1 --rounds 1
 figures wake '[("wake", 8, 1)]' wake --iterations 20 --rounds 1
 figures "several tests" '[("lat", 8, 1), ("rate", 8, 4096), ("rpc", 8, 64)]' lat rate rpc --size 8 "${few[@]}"
 figures "one of everything" '[("lat", 8, 1)]' lat --size 8 --iterations 1 --rounds 1
@@ -97,6 +112,13 @@ run perf lat rate bw wake --size 8 --iterations 200 --rounds 1
 expect "tables" 0 out "half round trip" "one-way messages" "bytes in" sleep p99 physical ratio GB/s M/s
 run perf bw --duplex --touch copy lat --size 64k --iterations 50 --rounds 1
 expect "tables of both" 0 out "both directions at once" "copied by both receivers"
+run perf lat --beside copy --iterations 200 --rounds 1
+expect "a table of a stream beside" 0 out "beside a stream of 1 MiB, 4 in flight" "taken: copy" alone "of mean"
+for wrong in "bw --beside copy" "lat --beside none" "lat --beside copy --take ring" "lat --beside copy --touch copy" \
+    "lat --beside-size 8" "lat --beside copy --beside-size 0"; do
+    run perf $wrong
+    expect "a mistake: $wrong" 2 err "--beside"
+done
 run perf lat --transport ofi --iterations 100
 expect "a transport that is not there" 1 err ofi
 run perf lat --cpus 0,1000 --iterations 100
@@ -113,6 +135,8 @@ result "one core is told" $? "$(cat "$dir/err")"
 python "one core is in the figures" '
 import json, sys
 assert "two cores" in json.loads(open(sys.argv[1]).readline())["note"]' "$dir/figures"
+figures "one core, a stream beside" '[("lat", 8, 1)]' \
+    lat --beside copy --beside-size 64k --cpus "$core,$core" --iterations 40 --rounds 1
 figures "one core, both ways" '[("bw", 4096, 64), ("bw", 1048576, 64)]' \
     bw --duplex --size 4k,1M --cpus "$core,$core" --iterations 40 --rounds 1
 

@@ -2,9 +2,11 @@
 #include "runtime/peermem.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "util/err.h"
 #include "util/memlimit.h"
@@ -50,11 +52,24 @@ static int check_fd(int fd, uint64_t size, bool writable)
     return 0;
 }
 
+/* Its pages are there, and charged to who reserved them; what we pay for is the tables. */
+static int check_limits(int fd, uint64_t size)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+        page = (uint64_t)fs.f_bsize;
+    return pli_memlimit_check_tables("the peer's region", size / page);
+}
+
 int pli_peermem_attach(struct pli_peermem **out, int fd, uint64_t size, bool writable)
 {
     struct pli_peermem *pm = NULL;
     int rc = check_fd(fd, size, writable);
 
+    if (rc == 0)
+        rc = check_limits(fd, size);
     if (rc < 0)
         goto err_close;
     pm = calloc(1, sizeof *pm);

@@ -24,6 +24,11 @@ static const struct cg_files v2 = { "/sys/fs/cgroup", "memory.max", "memory.curr
  * for that at the limit is killed. */
 #define KEEP_FREE (1u << 20)
 
+/* Beside page tables. Less than above: whoever may not map a region copies its messages, which takes more memory than the tables do. */
+#define KEEP_FREE_TABLES (128u << 10)
+#define ENTRIES 512u /* of a page table */
+#define TABLE 4096u
+
 static int read_u64(const char *dir, const char *file, uint64_t *value)
 {
     char path[PATH_LEN + 64];
@@ -157,4 +162,18 @@ int pli_memlimit_check(const char *what, size_t size)
                         " bytes left, and %u must stay free; raise the limit or use fewer links",
                         what, size, path, room, limit, KEEP_FREE);
     return 0;
+}
+
+int pli_memlimit_check_tables(const char *what, uint64_t pages)
+{
+    char path[PATH_LEN];
+    /* the lowest level, whose first and last tables the mapping may share, and one table of each level above */
+    uint64_t limit, room, size = (pages / ENTRIES + 2 + 3) * TABLE;
+
+    room = pli_memlimit_cgroup_room(&limit, path, sizeof path);
+    if (room >= size + KEEP_FREE_TABLES)
+        return 0;
+    return pli_fail(PLAIT_E_NOMEM, "%s: %" PRIu64 " bytes of page tables to map it do not fit: the memory cgroup %s has %" PRIu64
+                    " bytes of its limit of %" PRIu64 " left, and %u must stay free; raise the limit",
+                    what, size, path, room, limit, KEEP_FREE_TABLES);
 }

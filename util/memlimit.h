@@ -17,6 +17,10 @@ int pli_memlimit_check_file_size(const char *what, size_t size);
 /* After mmap() of size bytes failed: the code for errno, with a sentence that names RLIMIT_AS where that is set. Any thread. */
 int pli_memlimit_map_failed(const char *what, size_t size);
 
+/* 0 if the page tables for mapping `pages` pages that exist already fit in the memory cgroup, or PLAIT_E_NOMEM with a sentence that names it. The
+ * kernel makes them at the first touch, charges them to who touches, and kills where they do not fit. Any thread. */
+int pli_memlimit_check_tables(const char *what, uint64_t pages);
+
 /* 0 if size bytes of shared memory can be reserved, or PLAIT_E_NOMEM with a sentence that names the cgroup or RLIMIT_FSIZE. Any thread. */
 int pli_memlimit_check(const char *what, size_t size);
 

@@ -36,6 +36,7 @@ static void link_free(struct pli_link *link)
     pli_defer_cancel(&link->pump);
     pli_defer_cancel(&link->ready);
     pli_defer_cancel(&link->flush);
+    pli_fill_end(&link->fill);
     if (link->connector)
         pli_connector_cancel(link->connector);
     if (link->ch_open)
@@ -270,6 +271,7 @@ static struct pli_link *link_new(struct plait_ctx *ctx)
     pli_list_init(&link->held);
     pli_timer_init(&link->timer, timer_fn);
     pli_cma_init(&link->cma);
+    pli_fill_init(&link->fill, ctx);
     pli_timer_init(&link->last_words, last_words_fn);
     pli_defer_init(&link->down, down_fn);
     pli_defer_init(&link->reap, reap_fn);

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include "runtime/channel.h"
 #include "runtime/cma.h"
+#include "runtime/fill.h"
 #include "runtime/loop.h"
 #include "runtime/peeraddr.h"
 #include "runtime/share.h"
@@ -92,6 +93,7 @@ struct pli_link {
     char who[96];                 /* the peer, for messages */
     struct pli_cma cma;
     struct pli_shares shares;
+    struct pli_fill fill;         /* regions of the peer that have just been mapped */
     struct pli_rma_link *rma;     /* regions exported to the peer and by it, or NULL */
 };
 

@@ -78,6 +78,7 @@ int pli_peermem_attach(struct pli_peermem **out, int fd, uint64_t size, bool wri
         goto err_close;
     }
     atomic_init(&pm->refs, 1);
+    pli_list_init(&pm->fill);
     pm->owner = getpid();
     pm->size = (size_t)size;
     pm->addr = mmap(NULL, pm->size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include "util/list.h"
 
 /* Bytes that are mapped of one peer, whoever holds them: it lives until the last of them is unmapped. Any thread; nothing blocks. */
 struct pli_mapped {
@@ -29,6 +30,8 @@ struct pli_peermem {
     pid_t owner; /* the process that mapped it: a child of fork has no mapping */
     char *addr;
     size_t size;
+    size_t filled;        /* bytes whose page table entries are there: fill.c */
+    struct pli_list fill; /* pli_fill.regions */
     struct pli_mapped *mapped; /* where its bytes are counted, or NULL */
 };
 

@@ -60,7 +60,7 @@ static int make_room(struct pli_rma_link *r)
 
 static void import_free(struct pli_import *m)
 {
-    pli_peermem_put(m->pm);
+    pli_fill_put(m->pm);
     free(m->why);
     free(m);
 }
@@ -145,6 +145,7 @@ static int take_region(struct pli_link *link, struct pli_import *m, int fd)
         return rc == PLAIT_E_BADPEER ? bad_peer(link, "the region", m->key.number) : rc;
     }
     pli_peermem_account(m->pm, link->shares.mapped);
+    pli_fill_add(&link->fill, m->pm);
     return 0;
 
 err_close:

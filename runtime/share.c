@@ -380,6 +380,7 @@ static int map_peer(struct pli_link *link, uint32_t key, int fd, uint64_t len)
     }
     pli_peermem_account(pm, sh->mapped);
     sh->peer[sh->npeer++] = (struct pli_peer_share){ key, pm };
+    pli_fill_add(&link->fill, pm);
     return 0;
 }
 
@@ -429,7 +430,7 @@ static int on_revoke(struct pli_link *link, const struct pli_wire_msg *msg)
 
     if (!ps)
         return pli_link_breach(link, "REVOKE of the key %u, which is not shared", msg->mem.key);
-    pli_peermem_put(ps->pm);
+    pli_fill_put(ps->pm);
     memmove(ps, ps + 1, (size_t)(sh->peer + --sh->npeer - ps) * sizeof(*ps));
     return 0;
 }
@@ -467,7 +468,7 @@ void pli_shares_end(struct pli_link *link)
     for (uint32_t i = 0; i < sh->count; i++)
         share_free(sh->by_addr[i]);
     for (uint32_t i = 0; i < sh->npeer; i++)
-        pli_peermem_put(sh->peer[i].pm);
+        pli_fill_put(sh->peer[i].pm);
     pli_mapped_put(sh->mapped);
     free(sh->by_addr);
     free(sh->slots);

@@ -2,7 +2,6 @@
 /* Messages that are offered and received in place: who has the memory when, and until when. */
 #include <pthread.h>
 #include <sys/wait.h>
-#include <sys/resource.h>
 #include "runtime/mem.h"
 #include "test/unit/runtime/offer_util.h"
 
@@ -558,41 +557,4 @@ Test(offer, forked)
     cr_assert_eq(ctx_stats(w->ctx[0]).mapped_bytes, 0);
     end_session(w, &cli);
     end_world(w);
-}
-
-static long page_faults(void)
-{
-    struct rusage u;
-
-    cr_assert_eq(getrusage(RUSAGE_SELF, &u), 0);
-    return u.ru_minflt;
-}
-
-/* Nobody touches what is handed over: the receiver's mapping of the region has not one page yet, and gets none. */
-Test(offer, hand_over_does_not_touch_the_bytes)
-{
-    enum { MESSAGES = 1000, PAGES = (64u << 20) / 4096 };
-    struct world *w = listening_world();
-    struct plait_mem *mem = new_region(64u << 20);
-    struct log cli;
-    uint64_t placed;
-    long before;
-
-    open_long(w, &cli);
-    make_known(w, 1, cli.conn[0], mem);
-    placed = ctx_stats(w->ctx[0]).offers_placed;
-    before = page_faults();
-    for (unsigned k = 1; k <= MESSAGES; k++) {
-        struct outcome o = { 0 };
-        struct plait_out out = nocopy(plait_mem_addr(mem), 64u << 20, &o);
-
-        FAILS(plait_sendx(cli.conn[0], &out), 0);
-        WAIT(w, o.n, 1);
-        cr_assert_eq(o.status, 0);
-    }
-    cr_assert_eq(ctx_stats(w->ctx[0]).offers_placed, placed + MESSAGES);
-    cr_assert_lt(page_faults() - before, PAGES / 16);
-    end_session(w, &cli);
-    end_world(w);
-    plait_mem_release(mem);
 }

@@ -247,6 +247,7 @@ int pli_rma_export_came(struct pli_link *link, const struct pli_wire_msg *msg, i
     } else {
         m->code = rc;
         m->why = strdup(pli_err_text());
+        link->ctx->st.regions_refused++;
     }
     r->highest = msg->mem.key;
     r->imports[r->nimports++] = m;

@@ -72,8 +72,25 @@ static __attribute__((noinline, cold)) int forbidden(const struct pli_import *m,
                     names[m->key.access & PLI_RMA_ACCESS], names[needs[op->kind]]);
 }
 
-/* 0: done; 1: its region may still come; negative: a code with a sentence. */
-static int perform(struct plait_conn *c, const struct pli_rma_op *op)
+/* Counts what became of an operation; gives rc back. */
+static inline int counted(struct plait_conn *c, enum pli_rma_kind kind, size_t len, int rc)
+{
+    struct plait_ctx_stats *st = &c->ctx->st;
+
+    if (__builtin_expect(rc < 0, 0)) {
+        st->rma_failed++;
+        return rc;
+    }
+    st->rma_puts += kind == PLI_RMA_PUT;
+    st->rma_gets += kind == PLI_RMA_GET;
+    st->rma_atomics += kind == PLI_RMA_ADD || kind == PLI_RMA_CAS;
+    if (kind == PLI_RMA_PUT || kind == PLI_RMA_GET)
+        st->rma_bytes += len;
+    return rc;
+}
+
+/* As perform(). */
+static int try(struct plait_conn *c, const struct pli_rma_op *op)
 {
     struct pli_import *m;
     char *p;
@@ -98,6 +115,14 @@ static int perform(struct plait_conn *c, const struct pli_rma_op *op)
         cas_8(p, op->a, op->b, op->to);
         return 0;
     }
+}
+
+/* 0: done; 1: its region may still come; negative: a code with a sentence. */
+static int perform(struct plait_conn *c, const struct pli_rma_op *op)
+{
+    int rc = try(c, op);
+
+    return rc > 0 ? rc : counted(c, op->kind, op->len, rc);
 }
 
 /* ---- completing ---- */
@@ -193,7 +218,7 @@ static void pump(struct pli_rma_conn *r)
         int rc = op->kind == PLI_RMA_FLUSH ? 0 : perform(r->conn, op);
 
         if (rc > 0 && pli_clock_now() >= op->deadline)
-            rc = PLAIT_E_TIMEDOUT;
+            rc = counted(r->conn, op->kind, op->len, PLAIT_E_TIMEDOUT);
         if (rc > 0) {
             pli_timer_start(r->conn->ctx, &r->patience, op->deadline);
             return;
@@ -245,8 +270,13 @@ void pli_rma_complete_all(struct pli_rma_conn *r, int code)
 
         tell(r, op, op->status);
     }
-    while ((node = pli_list_pop_front(&r->queue)) != NULL)
-        tell(r, pli_container_of(node, struct pli_rma_op, node), code);
+    while ((node = pli_list_pop_front(&r->queue)) != NULL) {
+        struct pli_rma_op *op = pli_container_of(node, struct pli_rma_op, node);
+
+        if (op->kind != PLI_RMA_FLUSH && code < 0)
+            counted(r->conn, op->kind, op->len, code);
+        tell(r, op, code);
+    }
 }
 
 /* ---- starting ---- */
@@ -386,7 +416,7 @@ int plait_put(struct plait_conn *c, const struct plait_key *key, uint64_t offset
     if (!key || (!data && len))
         return pli_fail(PLAIT_E_INVAL, "plait_put() without %s", key ? "data" : "a key");
     if (!on_done && (m = at_hand(c, key, offset, len, PLAIT_ACCESS_WRITE)) != NULL)
-        return copy(m, m->pm->addr + offset, data, len);
+        return counted(c, PLI_RMA_PUT, len, copy(m, m->pm->addr + offset, data, len));
     return start(c, &(struct pli_rma_op){ .kind = PLI_RMA_PUT, .key = *key, .offset = offset, .len = len, .from = data, .fn = on_done,
                                           .arg = arg });
 }
@@ -399,7 +429,7 @@ int plait_get(struct plait_conn *c, const struct plait_key *key, uint64_t offset
     if (!key || (!buf && len))
         return pli_fail(PLAIT_E_INVAL, "plait_get() without %s", key ? "a buffer" : "a key");
     if (!on_done && (m = at_hand(c, key, offset, len, PLAIT_ACCESS_READ)) != NULL)
-        return copy(m, buf, m->pm->addr + offset, len);
+        return counted(c, PLI_RMA_GET, len, copy(m, buf, m->pm->addr + offset, len));
     return start(c, &(struct pli_rma_op){ .kind = PLI_RMA_GET, .key = *key, .offset = offset, .len = len, .to = buf, .fn = on_done,
                                           .arg = arg });
 }
@@ -420,7 +450,7 @@ int plait_atomic_add(struct plait_conn *c, const struct plait_key *key, uint64_t
         return bad_atomic(key, offset);
     if (!on_done && (m = at_hand(c, key, offset, 8, PLI_RMA_ACCESS)) != NULL) {
         add_8(m->pm->addr + offset, add, old);
-        return 0;
+        return counted(c, PLI_RMA_ADD, 8, 0);
     }
     return start(c, &(struct pli_rma_op){ .kind = PLI_RMA_ADD, .key = *key, .offset = offset, .len = 8, .a = add, .to = old,
                                           .fn = on_done, .arg = arg });
@@ -435,7 +465,7 @@ int plait_atomic_cas(struct plait_conn *c, const struct plait_key *key, uint64_t
         return bad_atomic(key, offset);
     if (!on_done && (m = at_hand(c, key, offset, 8, PLI_RMA_ACCESS)) != NULL) {
         cas_8(m->pm->addr + offset, expected, desired, old);
-        return 0;
+        return counted(c, PLI_RMA_CAS, 8, 0);
     }
     return start(c, &(struct pli_rma_op){ .kind = PLI_RMA_CAS, .key = *key, .offset = offset, .len = 8, .a = expected, .b = desired,
                                           .to = old, .fn = on_done, .arg = arg });

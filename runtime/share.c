@@ -403,6 +403,7 @@ static int on_share(struct pli_link *link, const struct pli_wire_msg *msg, int *
         pli_link_fail(link, rc, text);
         return rc;
     }
+    link->ctx->st.regions_refused += rc < 0;
     snprintf(text, sizeof text, "%s", rc < 0 ? pli_err_text() : "");
     return send_frame(link, PLI_MEM_SHARED, msg->mem.key, rc, text, 0, NULL);
 }

@@ -149,6 +149,12 @@ struct plait_ctx_stats {
     uint64_t long_pushed;      /**< messages of offer_min bytes and more that went through the ring */
     uint64_t mapped_bytes;     /**< memory of peers' regions that is mapped here now, for the links of this context */
     uint64_t cma_refused;      /**< peers whose memory process_vm_readv may not read */
+    uint64_t rma_puts;         /**< one-sided operations of this context that were done: puts (the owner of the region counts nothing) */
+    uint64_t rma_gets;         /**< gets */
+    uint64_t rma_atomics;      /**< 8-byte adds and compare-swaps, those too that did not exchange */
+    uint64_t rma_bytes;        /**< bytes of these puts and gets */
+    uint64_t rma_failed;       /**< one-sided operations that a key or region did not allow, or that ended with another code than 0 */
+    uint64_t regions_refused;  /**< regions that peers showed or exported and that could not be mapped here (limits, PLAIT_MAPPED_MAX) */
 };
 
 /** Fills *st. @return 0, PLAIT_E_INVAL (size). Never blocks. Owner thread, callbacks too. */

@@ -76,6 +76,7 @@ Test(fault_regions, no_address_space_for_what_is_shown)
     cr_assert_eq(ctx_stats(w->ctx[0]).offers_placed + ctx_stats(w->ctx[0]).offers_copied, 0);
     cr_assert_eq(ctx_stats(w->ctx[1]).long_pushed, pushed + 50);
     cr_assert_eq(ctx_stats(w->ctx[0]).mapped_bytes, 0);
+    cr_assert_eq(ctx_stats(w->ctx[0]).regions_refused, 1);
     cr_assert_eq(count_in_log("ulimit -v"), 1, "the owner hears why, once");
     /* what fits is mapped all the same */
     make_known(w, 1, cli.conn[0], small);
@@ -111,6 +112,8 @@ Test(fault_regions, no_address_space_for_what_is_exported)
     SAYS(plait_get(p->user, &key, 0, buf, 1, NULL, NULL), PLAIT_E_NOMEM, "ulimit -v");
     SAYS(plait_atomic_add(p->user, &key, 0, 1, NULL, NULL, NULL), PLAIT_E_NOMEM, "67108864");
     SAYS(plait_atomic_add(p->user, &key, 0, 1, NULL, NULL, NULL), PLAIT_E_NOMEM, "'window'");
+    cr_assert_eq(ctx_stats(p->w->ctx[1]).regions_refused, 1);
+    cr_assert_eq(ctx_stats(p->w->ctx[1]).rma_failed, 4);
     /* the other region and the session are as before */
     FAILS(plait_put(p->user, &p->key, 0, "after!", 6, NULL, NULL), 0);
     cr_assert_eq(flush(p), 0);

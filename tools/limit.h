@@ -108,6 +108,22 @@ int limit_bw_run(struct limit_pair *p, size_t size, unsigned long bytes, struct 
 int limit_duplex_run(struct limit_pair *p, size_t size, unsigned long bytes, struct limit_bw *out);
 const char *limit_bw_name(int form);
 
+/* Locked operations a second on 8 bytes of shared memory that nobody else touches. */
+enum {
+    LIMIT_ATOMIC_ADD,
+    LIMIT_ATOMIC_SWAP,     /* compare and swap, every one of which exchanges */
+    LIMIT_ATOMIC_FORMS
+};
+
+struct limit_atomic {
+    double ops_per_s;      /* the limit: add */
+    double form[LIMIT_ATOMIC_FORMS];
+};
+
+/* Runs each form for `ops` operations (at least 500). */
+int limit_atomic_run(struct limit_pair *p, unsigned long ops, struct limit_atomic *out);
+const char *limit_atomic_name(int form);
+
 /* Wake-ups, one way (half a round trip), ns, medians. */
 struct limit_wake {
     double eventfd_ns, futex_ns;            /* from CPU to CPU; as below where there is one CPU only */

@@ -36,7 +36,7 @@ static const char args_doc[] = "TEST...\n--serve URI";
 static const char doc[] =
     "Measures messages between two processes, each pinned to a core, beside what the machine can do.\n\n"
     "TEST is one or more of\n"
-    "  limit  the machine's own limits, without plait\n"
+    "  limit  the machine's own limits, without plait: ping-pong, ring, copy, locked add, wake-up\n"
     "  lat    half a round trip: a one-way message each way, sent from the receiver's callback\n"
     "  rate   one-way messages a second; the peer counts them, and confirms the last\n"
     "  rpc    requests a second, each answered, some in flight\n"

@@ -156,6 +156,31 @@ static int bw(struct table *t, size_t size)
     return CLI_OK;
 }
 
+static int atomic(struct table *t)
+{
+    struct json_object *o;
+    struct limit_atomic l;
+
+    for (unsigned r = 0; r < t->o->rounds; r++) {
+        progress("atomic", 8, r, t->o->rounds);
+        if (limit_atomic_run(t->pair, times(t, 500, 2000000), &l) < 0)
+            return failed();
+        for (int i = 0; i < LIMIT_ATOMIC_FORMS; i++)
+            t->v[i][r] = l.form[i];
+    }
+    cli_progress(NULL);
+    if (!t->o->json) {
+        printf("atomic: locked operations on a shared line that nobody else touches, million a second\n");
+        print_forms(t, LIMIT_ATOMIC_FORMS, limit_atomic_name, 1e-6);
+        return CLI_OK;
+    }
+    o = object(t, "atomic", 8);
+    json_object_object_add(o, "ops_per_s", figure_number(median(t, LIMIT_ATOMIC_ADD), 0));
+    add_forms(t, o, LIMIT_ATOMIC_FORMS, limit_atomic_name, 0);
+    figure_print_json(o);
+    return CLI_OK;
+}
+
 static const char *wake_name(int form)
 {
     static const char *const names[] = { "eventfd", "futex", "eventfd, same CPU", "futex, same CPU" };
@@ -205,6 +230,8 @@ static int measure(struct table *t)
             status = rate(t, rates.v[i]);
     for (unsigned i = 0; i < bws.n && status == CLI_OK; i++)
         status = bw(t, bws.v[i]);
+    if (status == CLI_OK)
+        status = atomic(t);
     return status == CLI_OK ? wake(t) : status;
 }
 

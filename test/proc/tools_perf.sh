@@ -102,11 +102,12 @@ python "limit --json has all limits" '
 import json, sys
 l = [json.loads(x) for x in open(sys.argv[1])]
 assert all(o["test"] == "limit" for o in l)
-want = [("lat", 8), ("rate", 8), ("rate", 4096), ("bw", 8), ("bw", 4096), ("wake", 8)]
+want = [("lat", 8), ("rate", 8), ("rate", 4096), ("bw", 8), ("bw", 4096), ("atomic", 8), ("wake", 8)]
 assert [(o["of"], o["size"]) for o in l] == want, l
 assert 0 < l[0]["physical"] and 0 < l[0]["half_rtt_ns"] and len(l[0]["forms"]) == 6
 assert l[1]["msgs_per_s"] > 0 and l[3]["bytes_per_s"] > 0
-assert {"eventfd", "futex"} <= set(l[5]["forms"])' "$dir/figures"
+assert list(l[5]["forms"]) == ["add", "compare and swap"] and l[5]["ops_per_s"] == l[5]["forms"]["add"] > 0
+assert {"eventfd", "futex"} <= set(l[6]["forms"])' "$dir/figures"
 
 run perf lat rate bw wake --size 8 --iterations 200 --rounds 1
 expect "tables" 0 out "half round trip" "one-way messages" "bytes in" sleep p99 physical ratio GB/s M/s

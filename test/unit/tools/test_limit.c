@@ -39,6 +39,7 @@ static void run_all(struct limit_pair *p, unsigned iters, size_t size)
     struct limit_rate rate;
     struct limit_bw bw;
     struct limit_wake wake;
+    struct limit_atomic at;
     int i;
 
     cr_assert_eq(limit_lat_run(p, iters, &lat), 0, "%s", limit_error());
@@ -63,6 +64,10 @@ static void run_all(struct limit_pair *p, unsigned iters, size_t size)
     }
     cr_assert_gt(bw.memcpy_bytes_per_s, 0);
     cr_assert_eq(bw.pipelined_bytes_per_s, bw.bytes_per_s);
+    cr_assert_eq(limit_atomic_run(p, iters, &at), 0, "%s", limit_error());
+    for (i = 0; i < LIMIT_ATOMIC_FORMS; i++)
+        cr_assert_gt(at.form[i], 0);
+    cr_assert_eq(at.ops_per_s, at.form[LIMIT_ATOMIC_ADD]);
     cr_assert_eq(limit_wake_run(p, iters / 100, &wake), 0, "%s", limit_error());
     cr_assert_gt(wake.eventfd_ns, 0);
     cr_assert_gt(wake.futex_ns, 0);

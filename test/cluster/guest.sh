@@ -19,6 +19,7 @@ Runs COMMAND as root in a guest, in the current folder; prints its output; exits
   -o FOLDER    is \$GUEST_OUT in the guest, and what the command writes there stays; the guest's console
                and the command's output are in it, too (default: a temporary folder)
   -k MODULES   kernel modules to load besides those that the guest needs itself
+  -a WORDS     more words on the kernel's command line
   -q OPTIONS   more options of QEMU, such as a network device; split at spaces
   --fetch      only gets the kernel
 Other exit statuses: 77 it cannot run here (after a line "SKIP: reason"), 125 the guest failed.
@@ -152,7 +153,7 @@ run_guest() {
         -smp "$cpus" -m "$((memory / nodes * nodes))M" $(numa_options)
         -nodefaults -no-user-config -no-reboot -display none -serial "file:$share/console"
         -kernel "$cache/kernel/vmlinuz" -initrd "$tmp/initrd"
-        -append "console=ttyS0 quiet mitigations=off nokaslr panic=-1 tsc=reliable clocksource=tsc"
+        -append "console=ttyS0 quiet mitigations=off nokaslr panic=-1 tsc=reliable clocksource=tsc $words"
         -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
         -virtfs "local,path=${share//,/,,},mount_tag=out,security_model=none,multidevs=remap" $more)
     # --foreground: in the group of this script, so that QEMU is killed with it; wait: so that a trap comes
@@ -163,13 +164,13 @@ run_guest() {
     qemu=
 }
 
-nodes=1 cpus=2 memory=1024 limit=120 share= modules= more=
+nodes=1 cpus=2 memory=1024 limit=120 share= modules= words= more=
 if [ "${1:-}" = --fetch ]; then
     get_kernel
     echo "$cache/kernel: Linux $version"
     exit 0
 fi
-while getopts n:c:m:t:o:k:q:h opt; do
+while getopts n:c:m:t:o:k:a:q:h opt; do
     case $opt in
     n) nodes=$OPTARG ;;
     c) cpus=$OPTARG ;;
@@ -177,6 +178,7 @@ while getopts n:c:m:t:o:k:q:h opt; do
     t) limit=$OPTARG ;;
     o) share=$OPTARG ;;
     k) modules=$OPTARG ;;
+    a) words=$OPTARG ;;
     q) more=$OPTARG ;;
     h) usage; exit 0 ;;
     *) usage >&2; exit 125 ;;

@@ -77,6 +77,7 @@ struct pli_pace {
     uint32_t pass_bytes; /* copied in this pass without a slice of its own */
     uint32_t fine;       /* bytes of a small slice */
     uint64_t fine_until; /* ns, 0: not now */
+    uint64_t next;       /* ns: no small slice before */
     struct pli_work end; /* resets pass_bytes */
 };
 

@@ -58,17 +58,26 @@ size_t pli_pace_slice(const struct plait_conn *c, uint64_t *now)
 
     *now = pli_clock_now();
     /* something came, and the last of it was not for this connection */
-    return fine_at(&ctx->pace, *now, ctx->pass_events && c->link->recent != c) ? ctx->pace.fine : PLI_PACE_COARSE;
+    if (!fine_at(&ctx->pace, *now, ctx->pass_events && c->link->recent != c))
+        return PLI_PACE_COARSE;
+    return *now >= ctx->pace.next ? ctx->pace.fine : 0;
 }
 
-void pli_pace_took(struct plait_ctx *ctx, size_t bytes, uint64_t begun)
+void pli_pace_took(struct plait_ctx *ctx, size_t bytes, uint64_t begun, bool again)
 {
     struct pli_pace *p = &ctx->pace;
-    uint64_t ns;
+    uint64_t now, ns;
 
+    if (!p->fine_until)
+        return;
+    now = pli_clock_now();
+    ns = now - begun;
+    /* one that is not all, or could not be made short (a system call): the messages have as long for themselves, so that they take twice as
+     * long in the mean */
+    if (again || ns > 2 * SLICE_NS)
+        p->next = now + (again ? 2 : 1) * ns;
     if (bytes < p->fine || bytes > FINE_MAX)
         return;
-    ns = pli_clock_now() - begun;
     if (ns > 2 * SLICE_NS && p->fine > FINE_MIN)
         p->fine /= 2;
     else if (ns < SLICE_NS / 2 && p->fine < FINE_MAX)

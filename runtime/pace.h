@@ -20,9 +20,9 @@ void pli_pace_init(struct pli_pace *pace);
 bool pli_pace_fine(struct plait_ctx *ctx);
 /* May a message of len bytes be copied as it comes, without slices? Counts it, if so. */
 bool pli_pace_at_once(struct plait_ctx *ctx, uint64_t len);
-/* Bytes for a slice of this connection's, at the end of a pass. *now: for pli_pace_took(). */
+/* Bytes for a slice of this connection's, at the end of a pass; 0: not now. *now: for pli_pace_took(). */
 size_t pli_pace_slice(const struct plait_conn *c, uint64_t *now);
-/* A slice of so many bytes was copied, begun at that time. */
-void pli_pace_took(struct plait_ctx *ctx, size_t bytes, uint64_t begun);
+/* A slice of so many bytes was copied, begun at that time. again: and the peer will copy it again. */
+void pli_pace_took(struct plait_ctx *ctx, size_t bytes, uint64_t begun, bool again);
 
 #endif

@@ -301,10 +301,12 @@ static int push_slice(struct plait_conn *c, struct pli_txmsg *m)
     int rc;
 
     /* or the small ones would wait in the ring, behind what the peer has not read */
+    if (!budget)
+        return 1;
     if (budget < PLI_PACE_COARSE && m->len - m->sent > PART_MIN && c->tr->ops->behind && c->tr->ops->behind(c->tr))
         return 1;
     rc = push_txmsg(c, m, false, budget);
-    pli_pace_took(c->ctx, m->sent - sent, began);
+    pli_pace_took(c->ctx, m->sent - sent, began, true);
     return rc;
 }
 

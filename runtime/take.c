@@ -15,6 +15,8 @@
 #define BEHIND_MAX 256u
 #define BEHIND_BYTES (64u << 10)
 
+#define CALL_MIN (8u << 10) /* bytes for one call of process_vm_readv(), which takes a microsecond for itself */
+
 struct behind {
     struct pli_list node;
     uint32_t meta, size;
@@ -221,11 +223,17 @@ static void slice(struct pli_work *w)
     size_t n = pli_pace_slice(c, &now);
     int rc;
 
+    if (!n) {
+        pli_ctx_work(c->ctx, w);
+        return;
+    }
+    if (t->addresses && n < CALL_MIN)
+        n = CALL_MIN;
     if (n > t->left)
         n = t->left;
     rc = copy_some(c, t, n);
     if (rc == 0 && t->left) {
-        pli_pace_took(c->ctx, n, now);
+        pli_pace_took(c->ctx, n, now, false);
         pli_ctx_work(c->ctx, w);
         return;
     }

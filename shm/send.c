@@ -6,7 +6,7 @@
 
 #define MAX_RECORD 8192u /* bytes of one record in the ring at most: longer ones go to the bulk area, or in parts, whose two copies overlap */
 #define BULK_MIN 1024u     /* bytes of a part of a long message that is worth a place in the bulk area */
-#define BEHIND 2u          /* long records unread: the consumer has enough to do */
+#define BEHIND 0u          /* long records unread: the consumer has enough to do */
 #define GROW_AFTER 16u   /* full rings before a larger one is made */
 
 void pli_shm_want_space(struct pli_shm *s, bool on)

@@ -170,14 +170,6 @@ int plait_offer_copy(struct plait_offer *offer, struct plait_pool *pool)
 
 /* ---- delivery ---- */
 
-static void place(struct plait_conn *c, struct pli_msg *m, struct incoming *in)
-{
-    c->ctx->st.offers_placed++;
-    m->place = &in->place;
-    m->flags |= PLI_MSG_PLACED;
-    m->pub.data = in->place.niov == 1 ? in->iov[0].iov_base : NULL;
-}
-
 static int take_reply(struct plait_conn *c, uint64_t cookie, struct pli_take *t, struct incoming *in)
 {
     struct pli_req *r = pli_req_find(c, (uint32_t)cookie);
@@ -196,8 +188,7 @@ static int take_reply(struct plait_conn *c, uint64_t cookie, struct pli_take *t,
     if (into || in->addresses || c->take == PLAIT_TAKE_COPY || c->ctx->shared)
         return pli_take_begin(c, t, &in->place, (size_t)in->total, into);
     t->m.flags = PLI_MSG_RECEIPT;
-    place(c, &t->m, in);
-    return pli_conn_replied(c, &t->m, cookie);
+    return pli_take_in_place(c, t, &in->place);
 }
 
 static int take_message(struct plait_conn *c, uint32_t meta, uint64_t cookie, struct pli_take *t, struct incoming *in)
@@ -217,8 +208,7 @@ static int take_message(struct plait_conn *c, uint32_t meta, uint64_t cookie, st
     }
     if (o.place || o.copy || in->addresses || c->take == PLAIT_TAKE_COPY)
         return pli_take_begin(c, t, &in->place, (size_t)in->total, o.place);
-    place(c, m, in);
-    return pli_conn_incoming(c, m);
+    return pli_take_in_place(c, t, &in->place);
 }
 
 int pli_offer_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const uint8_t *p)

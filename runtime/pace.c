@@ -58,6 +58,7 @@ size_t pli_pace_slice(const struct plait_conn *c, uint64_t *now)
 
     *now = pli_clock_now();
     /* something came, and the last of it was not for this connection */
+    ctx->pace.pass_bytes = 0; /* what waits behind a long copy may be short */
     if (!fine_at(&ctx->pace, *now, ctx->pass_events && c->link->recent != c))
         return PLI_PACE_COARSE;
     return *now >= ctx->pace.next ? ctx->pace.fine : 0;
@@ -75,11 +76,16 @@ void pli_pace_took(struct plait_ctx *ctx, size_t bytes, uint64_t begun, bool aga
     /* one that is not all, or could not be made short (a system call): the messages have as long for themselves, so that they take twice as
      * long in the mean */
     if (again || ns > 2 * SLICE_NS)
-        p->next = now + (again ? 2 : 1) * ns;
+        p->next = now + (again ? 3 : 1) * ns;
     if (bytes < p->fine || bytes > FINE_MAX)
         return;
     if (ns > 2 * SLICE_NS && p->fine > FINE_MIN)
         p->fine /= 2;
     else if (ns < SLICE_NS / 2 && p->fine < FINE_MAX)
         p->fine *= 2;
+}
+
+void pli_pace_gap(struct plait_ctx *ctx, uint64_t now)
+{
+    ctx->pace.next = now + 3 * SLICE_NS;
 }

@@ -8,8 +8,8 @@
 
 struct plait_conn;
 
-#define PLI_PACE_COARSE (128u << 10) /* bytes of a slice while nothing else is going on: some microseconds */
-#define PLI_PACE_PASS (256u << 10)   /* bytes that one pass may copy besides, in copies of at most PLI_PACE_ONCE */
+#define PLI_PACE_COARSE (256u << 10) /* bytes of a slice while nothing else is going on: some microseconds */
+#define PLI_PACE_PASS (1024u << 10)   /* bytes that one pass may copy besides, in copies of at most PLI_PACE_ONCE */
 #define PLI_PACE_ONCE (64u << 10)
 #define PLI_PACE_TINY 1024u          /* bytes that are never worth a slice of their own */
 
@@ -24,5 +24,7 @@ bool pli_pace_at_once(struct plait_ctx *ctx, uint64_t len);
 size_t pli_pace_slice(const struct plait_conn *c, uint64_t *now);
 /* A slice of so many bytes was copied, begun at that time. again: and the peer will copy it again. */
 void pli_pace_took(struct plait_ctx *ctx, size_t bytes, uint64_t begun, bool again);
+/* Something that takes as long as a small slice is done now. */
+void pli_pace_gap(struct plait_ctx *ctx, uint64_t now);
 
 #endif

@@ -95,16 +95,27 @@ static int copy_some(struct plait_conn *c, struct pli_take *t, size_t n)
     return rc;
 }
 
+/* Its data is where the peer put it. */
+static void lay(struct pli_msg *m, struct pli_pieces *src)
+{
+    m->place = src;
+    m->flags |= PLI_MSG_PLACED;
+    m->pub.data = src->niov == 1 ? src->iov[0].iov_base : NULL;
+}
+
 /* All of it is there. */
 static int deliver(struct plait_conn *c, struct pli_take *t)
 {
-    if (t->reply && pli_req_find(c, (uint32_t)t->cookie)) /* the replier can have its memory again */
+    if (t->reply && !t->in_place && pli_req_find(c, (uint32_t)t->cookie)) /* the replier can have its memory again */
         pli_conn_send_receipt(c, t->receipt, 0);
     if (c->state == PLI_CONN_CLOSED) { /* the link failed in that */
         release(t);
         return 0;
     }
-    pli_pieces_free(t->src);
+    if (t->in_place)
+        lay(&t->m, t->src);
+    else
+        pli_pieces_free(t->src);
     return t->reply ? pli_conn_replied(c, &t->m, t->cookie) : pli_conn_incoming(c, &t->m);
 }
 
@@ -118,7 +129,7 @@ static int at_once(struct plait_conn *c, struct pli_take *t)
     return end(c, rc);
 }
 
-/* Puts it on the heap, to be copied in slices. False: no memory for that. */
+/* Puts it on the heap, for slices. False: no memory for that. */
 static bool put_off(struct plait_conn *c, const struct pli_take *t)
 {
     struct pli_take *later = malloc(sizeof *later);
@@ -126,11 +137,13 @@ static bool put_off(struct plait_conn *c, const struct pli_take *t)
     if (!later)
         return false;
     *later = *t;
-    later->src = pli_pieces_keep(t->src, NULL, 0);
+    later->src = pli_pieces_keep(t->src, t->m.pub.hdr, t->in_place ? t->m.pub.hdr_len : 0);
     if (!later->src) {
         free(later);
         return false;
     }
+    if (t->in_place)
+        later->m.pub.hdr = later->src->hdr;
     later->from = (struct pli_cursor){ later->src->iov, 0 };
     if (t->to.iov == &t->whole)
         later->to.iov = &later->whole;
@@ -147,6 +160,7 @@ int pli_take_begin(struct plait_conn *c, struct pli_take *t, struct pli_pieces *
     t->src = src;
     t->from = (struct pli_cursor){ src->iov, 0 };
     t->left = total;
+    t->in_place = false;
     rc = find_room(c, t, into);
     if (rc < 0)
         return end(c, rc);
@@ -154,9 +168,20 @@ int pli_take_begin(struct plait_conn *c, struct pli_take *t, struct pli_pieces *
         c->ctx->st.offers_cma++;
     else
         c->ctx->st.offers_copied++;
-    if ((!c->replaying && pli_pace_at_once(c->ctx, total)) || !put_off(c, t))
+    if (pli_pace_at_once(c->ctx, total) || !put_off(c, t))
         return at_once(c, t);
     return 0;
+}
+
+int pli_take_in_place(struct plait_conn *c, struct pli_take *t, struct pli_pieces *src)
+{
+    c->ctx->st.offers_placed++;
+    t->src = src;
+    t->left = 0;
+    t->in_place = true;
+    if (pli_pace_fine(c->ctx) && put_off(c, t))
+        return 0;
+    return deliver(c, t);
 }
 
 /* ---- what waits ---- */
@@ -238,6 +263,8 @@ static void slice(struct pli_work *w)
         return;
     }
     pli_session_ref(c->session);
+    if (t->in_place)
+        pli_pace_gap(c->ctx, now);
     over(c, rc);
     pli_session_unref(c->session);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Offered messages that are copied to where they are wanted: short ones at once, long ones in slices between the passes over the links
- * (pace.h). While a connection copies one, what comes on it waits behind, in order; other connections go on. */
+ * (pace.h). Those in place are given at once, but while others talk one in a pass. While a connection copies one, what comes on it waits behind, in order; other connections go on. */
 #ifndef PLI_RUNTIME_TAKE_H
 #define PLI_RUNTIME_TAKE_H
 
@@ -13,6 +13,7 @@ struct pli_take {
     uint32_t receipt;       /* reply: the replier's number of it */
     bool reply;
     bool addresses;         /* src names the peer's memory, not ours */
+    bool in_place;          /* nothing is copied: it is only put off */
     struct pli_pieces *src; /* where it lies; owned if the copy is done in slices */
     struct pli_cursor from, to;
     struct iovec whole;     /* behind to, if it is a buffer of plait's own */
@@ -25,6 +26,8 @@ struct pli_take {
  * bytes long, and goes to `into`, which is taken over; NULL: to a buffer. Delivers it now or later. 0; negative: the link fails. An error of the
  * message ends the connection. */
 int pli_take_begin(struct plait_conn *c, struct pli_take *t, struct pli_pieces *src, size_t total, struct pli_pieces *into);
+/* The same for one that is given in place: at once, or at the end of a pass while others talk. */
+int pli_take_in_place(struct plait_conn *c, struct pli_take *t, struct pli_pieces *src);
 /* A record came while c->taking: it waits, or is handled if its order does not matter. As pli_conn_rx(). */
 int pli_take_behind(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload);
 /* The reply of that number is not wanted any more: its place is left alone from here on. */

@@ -47,7 +47,8 @@ struct pli_export {
     uint16_t slot;
     bool answered;                    /* EXPORTED came */
     bool withdraw_sent;
-    bool withdrawn, posted, ended;    /* under the lock */
+    bool withdrawn, posted, ended;    /* under the lock; withdrawn: by whatever */
+    bool asked;                       /* under the lock: by plait_mem_withdraw() */
     struct pli_post post;             /* withdrawn by another thread: say so to the peer */
     plait_done_fn on_gone;            /* under the lock */
     void *arg;

@@ -145,9 +145,10 @@ int plait_mem_withdraw(const struct plait_key *key, plait_done_fn on_gone, void 
     e = pli_rma_slot_get(k.slot);
     if (!e || e->secret != k.secret || e->number != k.number)
         rc = pli_rma_is_child() ? PLAIT_E_FORKED : PLAIT_E_NOTFOUND;
-    else if (e->withdrawn)
+    else if (e->asked)
         rc = PLAIT_E_REVOKED;
     if (rc == 0) {
+        e->asked = true;
         e->on_gone = on_gone;
         e->arg = arg;
         withdraw(e);

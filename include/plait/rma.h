@@ -67,13 +67,18 @@ PLAIT_API int plait_mem_export(struct plait_mem *mem, struct plait_conn *conn, u
 /**
  * Makes a key worthless, at once: an access that begins after this call fails with PLAIT_E_REVOKED. One that has
  * begun goes on, at most for some 256 KiB; on_gone tells when there can be none any more.
+ *
+ * The end of the connection and plait_mem_release() make a key worthless, too, and nobody is told of the rest. Who
+ * wants to know calls this function once all the same, in on_closed or later: on_gone comes as ever, or the peer has
+ * let go already, and it is PLAIT_E_NOTFOUND.
  * @param key      as plait_mem_export() gave it.
  * @param on_gone  NULL, or called once when the peer has unmapped the region (status 0), or the link to it is lost
  *                 (the reason; a peer that lives may be at the end of an access even then); on the thread of the
  *                 connection's context, possibly after the connection's on_closed, at the latest when the context is
  *                 destroyed; never from inside this call.
- * @return 0; PLAIT_E_REVOKED (it has been withdrawn already); PLAIT_E_NOTFOUND (this process did not make it, or it
- *         has ended); PLAIT_E_FORKED. Then on_gone is not called. Never blocks. Any thread, callbacks too.
+ * @return 0; PLAIT_E_REVOKED (this function was called for it before, and on_gone of that call is still to come);
+ *         PLAIT_E_NOTFOUND (it has ended: the peer has unmapped the region, or the link is lost; or this process did
+ *         not make it); PLAIT_E_FORKED. Then on_gone is not called. Never blocks. Any thread, callbacks too.
  */
 PLAIT_API int plait_mem_withdraw(const struct plait_key *key, plait_done_fn on_gone, void *arg);
 

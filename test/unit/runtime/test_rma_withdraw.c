@@ -259,6 +259,78 @@ Test(rma_withdraw, gone_with_the_context)
     end_pair(p);
 }
 
+/* The connection has ended, and the key with it, on a link that goes on: when is the region the owner's alone again? */
+Test(rma_withdraw, gone_after_the_connection)
+{
+    struct pair *p = new_pair(4096);
+    struct outcome gone = { 0 }, never = { 0 };
+    struct log other;
+    struct plait_key key;
+
+    for (int i = 0; i < 3; i++) { /* how it ends: by the user, by the owner, and by a release of the region */
+        struct plait_mem *mem = writable(4096);
+        struct log *srv = open_session(p->w, &other, NULL);
+
+        gone.n = 0;
+        FAILS(plait_mem_export(mem, srv->conn[0], RW, &key), 0);
+        FAILS(plait_put(other.conn[0], &key, 0, "x", 1, on_done, &never), 0);
+        WAIT(p->w, never.n, (unsigned)i + 1);
+        pli_mem_hold(mem);
+        if (i == 2)
+            FAILS(plait_mem_release(mem), 0);
+        else
+            FAILS(plait_conn_abort(i ? srv->conn[0] : other.conn[0]), 0);
+        for (int ctx = 1; i < 2 && !srv->c_closed; ctx = !ctx) /* not further: the peer has not answered yet */
+            cr_assert_geq(plait_ctx_poll(p->w->ctx[i ? 0 : ctx]), 0);
+        FAILS(plait_mem_withdraw(&key, on_done, &gone), 0);
+        SAYS(plait_mem_withdraw(&key, on_done, &never), PLAIT_E_REVOKED, "already");
+        cr_assert_eq(gone.n, 0);
+        WAIT(p->w, gone.n, 1);
+        cr_assert_eq(gone.status, 0);
+        cr_assert_eq(atomic_load(&mem->refs), i == 2 ? 1 : 2, "the link has let go of the region");
+        SAYS(plait_mem_withdraw(&key, on_done, &never), PLAIT_E_NOTFOUND, "ended with its connection");
+        pli_mem_put(mem);
+        if (i < 2)
+            FAILS(plait_mem_release(mem), 0);
+        end_session(p->w, &other);
+        settle(p->w);
+        cr_assert_eq(gone.n, 1);
+        cr_assert_eq(never.n, i + 1);
+    }
+    cr_assert_eq(flush(p), 0);
+    FAILS(get(p), 0);
+    end_pair(p);
+}
+
+static struct outcome gone_later;
+
+static void withdraw_it(struct log *log, struct plait_conn *c)
+{
+    struct pair *p = log->user;
+
+    (void)c;
+    FAILS(plait_mem_withdraw(&p->key, on_done, &gone_later), 0);
+    cr_assert_eq(gone_later.n, 0, "called from inside");
+}
+
+/* In on_closed, when the link is lost. */
+Test(rma_withdraw, gone_after_the_link)
+{
+    struct pair *p = new_pair(4096);
+
+    cr_assert_eq(flush(p), 0);
+    p->srv->user = p;
+    p->srv->on_closed = withdraw_it;
+    lost(p);
+    WAIT(p->w, gone_later.n, 1);
+    cr_assert_eq(gone_later.status, PLAIT_E_PROTO);
+    cr_assert_eq(in_use(p->mem), 0);
+    WAIT(p->w, p->cli.c_closed, 1);
+    settle(p->w);
+    cr_assert_eq(gone_later.n, 1);
+    end_pair(p);
+}
+
 /* A callback aborts the connection whose other operations are to be told. */
 static void on_done_abort(int status, void *arg)
 {

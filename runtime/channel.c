@@ -222,9 +222,29 @@ static void end(struct pli_channel *ch, int code)
     ch->ops->on_end(ch, code);
 }
 
+static int no_descriptors(void)
+{
+    errno = EMFILE;
+    return pli_fail_errno("receiving the descriptors of a control message");
+}
+
+/* The system had descriptors for us, and this process no room for all of them. They travel with the first byte of their frame, and the
+ * system never gives those of two frames at once: so they are of the last frame that announces some and begins in what was just read. */
+static int lose_fds(struct pli_channel *ch, int before)
+{
+    if (ch->lost)
+        return no_descriptors();
+    pli_fds_close(ch->fds + before, ch->nfds - before);
+    ch->nfds = before;
+    ch->lost = true;
+    ch->lost_at = ch->in_len;
+    return 0;
+}
+
 /* Puts the descriptors of a received message at the end of ch->fds. 0 or a code. */
 static int take_fds(struct pli_channel *ch, struct msghdr *mh)
 {
+    int before = ch->nfds;
     bool over = false;
 
     for (struct cmsghdr *c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
@@ -249,11 +269,15 @@ static int take_fds(struct pli_channel *ch, struct msghdr *mh)
         return pli_fail(PLAIT_E_PROTO,
                         "the peer sent more than %d descriptors that belong to no control message",
                         PLI_CHANNEL_FDS);
-    if (mh->msg_flags & MSG_CTRUNC) {
-        errno = EMFILE;
-        return pli_fail_errno("receiving the descriptors of a control message");
-    }
-    return 0;
+    return mh->msg_flags & MSG_CTRUNC ? lose_fds(ch, before) : 0;
+}
+
+/* How many bytes may be read now. Not beyond a frame whose descriptors were lost: those of the next one would pass for them. */
+static size_t room(const struct pli_channel *ch)
+{
+    if (!ch->lost)
+        return IN_CAP - ch->in_len;
+    return (ch->in_len < PLI_WIRE_HEAD ? PLI_WIRE_HEAD : pli_wire_frame_len(ch->in)) - ch->in_len;
 }
 
 /* >0: that many bytes came; 0: nothing there; <0: the code with which the channel ends. */
@@ -275,7 +299,7 @@ static int receive(struct pli_channel *ch)
         ch->in_len = 0;
     }
     iov.iov_base = ch->in + ch->in_len;
-    iov.iov_len = IN_CAP - ch->in_len;
+    iov.iov_len = room(ch);
     mh.msg_control = control.buf;
     mh.msg_controllen = sizeof control.buf;
     do {
@@ -322,6 +346,19 @@ static int deliver(struct pli_channel *ch, const struct pli_wire_msg *msg, bool 
     return 0;
 }
 
+/* The frame at off announces descriptors: were they lost? 0, or the code with which the channel ends: without these there is no link. */
+static int check_lost(struct pli_channel *ch, size_t off, struct pli_wire_msg *msg)
+{
+    if (!ch->lost || msg->nfds == 0 || off < ch->lost_at)
+        return 0;
+    if (msg->type != PLI_WIRE_MEM && msg->type != PLI_WIRE_TR_CONTROL)
+        return no_descriptors();
+    ch->lost = false;
+    msg->fds_lost = true;
+    msg->nfds = 0;
+    return 0;
+}
+
 /* Delivers every whole frame that is there; false: the channel reads no further. The buffer is this
  * function's while it runs, so that closing the channel in a callback does not take it away; ch->in_len then
  * counts what is beyond the present frame. */
@@ -335,9 +372,11 @@ static bool deliver_all(struct pli_channel *ch)
 
     ch->in = NULL;
     while ((n = pli_wire_parse(buf + off, len - off, &msg)) > 0) {
+        rc = check_lost(ch, off, &msg);
         off += (size_t)n;
         ch->in_len = len - off;
-        rc = deliver(ch, &msg, &gone);
+        if (rc == 0)
+            rc = deliver(ch, &msg, &gone);
         if (gone) {
             free(buf);
             return false;
@@ -347,11 +386,12 @@ static bool deliver_all(struct pli_channel *ch)
     }
     if (n < 0)
         rc = n;
-    else if (rc == 0 && off == len && ch->nfds > 0)
+    else if (rc == 0 && off == len && (ch->nfds > 0 || ch->lost))
         rc = pli_fail(PLAIT_E_PROTO, "the peer sent %d descriptors that belong to no control message",
-                      ch->nfds);
+                      ch->nfds + ch->lost);
     if (rc == 0 && !ch->ended && off < len) {
         memmove(buf, buf + off, len - off);
+        ch->lost_at -= ch->lost_at < off ? ch->lost_at : off;
         ch->in = buf;
         return true;
     }
@@ -458,6 +498,7 @@ static void release(struct pli_channel *ch)
     free(ch->in);
     ch->in = NULL;
     ch->in_len = 0;
+    ch->lost = false;
     ch->ended = true;
     if (ch->gone)
         *ch->gone = true;

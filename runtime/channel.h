@@ -17,10 +17,11 @@ struct pli_channel_ops {
     /* A frame came. fds: msg->nfds descriptors, close-on-exec; the callee owns them. What msg points to is
      * valid until the callback returns, even if it closes the channel. Returns 0, or a negative code: the
      * channel has been, or is to be, given up and reads no further (on_end is not called for it). The callee
-     * may close the channel inside, and free the memory that it is in (returns negative then). */
+     * may close the channel inside, and free the memory that it is in (returns negative then).
+     * msg->fds_lost: only for TR_CONTROL and MEM, which can be done without. */
     int (*on_frame)(struct pli_channel *ch, const struct pli_wire_msg *msg, int *fds);
     /* The channel ended: PLAIT_E_PEERDIED for end-of-file or a reset, PLAIT_E_PROTO, PLAIT_E_VERSION,
-     * PLAIT_E_NOFILE (descriptors were lost in reception: MSG_CTRUNC), PLAIT_E_NOMEM, PLAIT_E_SYSTEM; the
+     * PLAIT_E_NOFILE (descriptors of another message were lost in reception: MSG_CTRUNC), PLAIT_E_NOMEM, PLAIT_E_SYSTEM; the
      * sentence is in pli_err_text(). Called once, after every frame that came whole. The callee closes the
      * channel, now or later. */
     void (*on_end)(struct pli_channel *ch, int code);
@@ -34,6 +35,8 @@ struct pli_channel {
     size_t in_len;
     int fds[PLI_CHANNEL_FDS]; /* received, in order, not yet taken */
     int nfds;
+    bool lost;      /* descriptors of a frame that begins at or behind in[lost_at] were lost */
+    size_t lost_at;
     struct pli_list out; /* frames that the socket did not take yet, with duplicates of their descriptors */
     size_t out_bytes;
     bool ended; /* reads no further */

@@ -531,6 +531,10 @@ static int on_frame(struct pli_channel *ch, const struct pli_wire_msg *msg, int 
             pli_fds_close(fds, msg->nfds);
             return pli_link_breach(link, "TR_CONTROL before the link is up");
         }
+        if (msg->fds_lost) { /* without an answer the peer goes on without what it gave */
+            pli_info("%s gives more memory to the link, for which this process has no descriptor; raise the limit with 'ulimit -n'", link->who);
+            return 0;
+        }
         rc = link->tr->ops->control(link->tr, msg->tr.blob.p, msg->tr.blob.len, fds, msg->nfds);
         if (rc < 0)
             pli_link_fail(link, rc, pli_err_text());

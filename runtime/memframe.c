@@ -11,6 +11,8 @@ static int refuse(struct pli_link *link, const struct pli_wire_msg *msg, int *fd
 
 int pli_mem_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
+    if (msg->fds_lost && msg->mem.op != PLI_MEM_SHARE && msg->mem.op != PLI_MEM_EXPORT) /* what has none of them to lose */
+        return refuse(link, msg, fds);
     switch (msg->mem.op) {
     case PLI_MEM_SHARE:
     case PLI_MEM_SHARED:

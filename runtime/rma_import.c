@@ -158,7 +158,7 @@ static int check_frame(struct pli_link *link, const struct pli_wire_msg *msg)
     struct pli_rma_link *r = link->rma;
     uint32_t access = msg->mem.flags & ((1u << PLI_RMA_FLAGS_SLOT) - 1), slot = msg->mem.flags >> PLI_RMA_FLAGS_SLOT;
 
-    if (!link->is_unix || msg->nfds != 2)
+    if (!link->is_unix || (msg->nfds != 2 && !msg->fds_lost))
         return pli_link_breach(link, "EXPORT with %u descriptors", msg->nfds);
     if (msg->mem.key <= r->highest)
         return pli_link_breach(link, "EXPORT with key %u, which is not above all before (%u)", msg->mem.key, r->highest);
@@ -218,6 +218,18 @@ static int no_memory(struct pli_link *link)
     return PLAIT_E_NOMEM;
 }
 
+/* Takes the descriptors of the region and of the key page over. */
+static int take_both(struct pli_link *link, struct pli_import *m, const int *fds)
+{
+    int rc = take_page(link, fds[1], m->key.number);
+
+    if (rc < 0) {
+        close(fds[0]);
+        return rc;
+    }
+    return take_region(link, m, fds[0]);
+}
+
 int pli_rma_export_came(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
     struct pli_rma_link *r = pli_rma_link(link);
@@ -233,11 +245,7 @@ int pli_rma_export_came(struct pli_link *link, const struct pli_wire_msg *msg, i
         pli_fds_close(fds, msg->nfds);
         return no_memory(link);
     }
-    rc = take_page(link, fds[1], msg->mem.key);
-    if (rc < 0)
-        close(fds[0]);
-    else
-        rc = take_region(link, m, fds[0]);
+    rc = msg->fds_lost ? pli_share_no_descriptor() : take_both(link, m, fds);
     if (rc == PLAIT_E_BADPEER) {
         import_free(m);
         return rc;

@@ -384,19 +384,26 @@ static int map_peer(struct pli_link *link, uint32_t key, int fd, uint64_t len)
     return 0;
 }
 
+int pli_share_no_descriptor(void)
+{
+    errno = EMFILE;
+    return pli_fail_errno("receiving the descriptor of the peer's region");
+}
+
 static int on_share(struct pli_link *link, const struct pli_wire_msg *msg, int *fds)
 {
+    bool bad_count = msg->nfds != 1 && !msg->fds_lost;
     char text[300];
     int rc;
 
-    if (msg->nfds != 1 || msg->mem.key <= link->shares.peer_last_key) {
+    if (bad_count || msg->mem.key <= link->shares.peer_last_key) {
         pli_fds_close(fds, msg->nfds);
-        if (msg->nfds != 1)
+        if (bad_count)
             return pli_link_breach(link, "SHARE with %u descriptors, not 1", msg->nfds);
         return pli_link_breach(link, "SHARE with the key %u, which is not above the last one, %u", msg->mem.key, link->shares.peer_last_key);
     }
     link->shares.peer_last_key = msg->mem.key;
-    rc = map_peer(link, msg->mem.key, fds[0], msg->mem.len);
+    rc = msg->fds_lost ? pli_share_no_descriptor() : map_peer(link, msg->mem.key, fds[0], msg->mem.len);
     if (rc == PLAIT_E_BADPEER) {
         snprintf(text, sizeof text, "%s: SHARE: %s", link->who, pli_err_text());
         link->stop = PLAIT_E_BADPEER;

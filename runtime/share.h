@@ -90,6 +90,9 @@ void pli_shares_released(struct plait_mem *mem);
 /* On the context: what pli_shares_released() posts. */
 void pli_shares_post_fn(struct pli_post *post);
 
+/* The descriptors of a region did not fit into this process: PLAIT_E_NOFILE, with a sentence that names the limit. */
+int pli_share_no_descriptor(void);
+
 /* PLAIT_MAPPED_MAX of the environment into *bytes, or the default. PLAIT_E_INVAL: it is no number of bytes. */
 int pli_share_mapped_max(uint64_t *bytes);
 

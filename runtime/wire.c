@@ -385,6 +385,11 @@ int pli_wire_parse(const void *buf, size_t len, struct pli_wire_msg *msg)
     return r.err ? r.err : (int)(PLI_WIRE_HEAD + body);
 }
 
+size_t pli_wire_frame_len(const void *head)
+{
+    return PLI_WIRE_HEAD + (size_t)le32(head);
+}
+
 uint32_t pli_wire_portal(const struct pli_wire_msg *msg, uint32_t i)
 {
     const uint8_t *p = msg->accept.portals.p;

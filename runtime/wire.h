@@ -87,6 +87,7 @@ struct pli_wire_bytes {
 struct pli_wire_msg {
     enum pli_wire_type type;
     uint16_t nfds;
+    bool fds_lost; /* set by the channel: there were descriptors, and this process had no room for them; nfds is 0 */
     union {
         struct {
             uint32_t version;
@@ -164,6 +165,9 @@ static inline bool pli_wire_is_control(uint8_t c)
  * enumerated value is checked here. Bytes that somebody else may change meanwhile (shared memory) must be
  * copied first. */
 int pli_wire_parse(const void *buf, size_t len, struct pli_wire_msg *msg);
+
+/* Bytes of the frame that begins with these PLI_WIRE_HEAD bytes, for which pli_wire_parse() has asked for more. */
+size_t pli_wire_frame_len(const void *head);
 
 /* Encodes *msg into buf of cap bytes (PLI_WIRE_HEAD + PLI_WIRE_MAX always suffices for valid messages).
  * Returns the bytes of the frame, or PLAIT_E_INVAL for anything that pli_wire_parse() would refuse. The

@@ -98,7 +98,8 @@ PLAIT_API int plait_mem_withdraw(const struct plait_key *key, plait_done_fn on_g
  * @return 0; PLAIT_E_INVAL (the key is damaged, or of another session, process or context; outside the region);
  *         PLAIT_E_PERM (the key does not allow it); PLAIT_E_REVOKED (withdrawn, bytes of it may have been written);
  *         PLAIT_E_AGAIN (PLAIT_RMA_OPS_MAX operations, or the connection is not open yet: nothing happened,
- *         on_writable follows); PLAIT_E_CLOSED; PLAIT_E_NOMEM (also: the region could not be mapped here);
+ *         on_writable follows); PLAIT_E_CLOSED; PLAIT_E_NOMEM or PLAIT_E_NOFILE (also: the region could not be mapped
+ *         here; the sentence names the limit, and a key that the owner makes after it was raised will do);
  *         PLAIT_E_UNSUPPORTED; PLAIT_E_THREAD; PLAIT_E_FORKED. Does not wait, but takes the time of the copy. Owner
  *         thread, callbacks too.
  */

@@ -131,6 +131,90 @@ Test(fault_regions, no_address_space_for_what_is_exported)
 }
 #endif
 
+/* ---- descriptors ---- */
+
+Test(fault_regions, no_descriptor_for_what_is_shown)
+{
+    struct world *w = listening_world();
+    struct plait_mem *mem = new_region(64 * KIB), *later = new_region(64 * KIB);
+    struct log cli, *srv;
+    struct rlimit rl;
+
+    catch_log();
+    w->on_msg = check_bytes;
+    srv = open_session(w, &cli, NULL);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &rl), 0);
+    cr_assert_eq(limit_fds(0), 0);
+    send_and_check(w, &cli, srv, mem, 50);
+    cr_assert_eq(ctx_stats(w->ctx[0]).offers_placed, 0);
+    cr_assert_eq(ctx_stats(w->ctx[0]).regions_refused, 1);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &rl), 0);
+    cr_assert_eq(count_in_log("ulimit -n"), 1, "the owner hears why, once");
+    make_known(w, 1, cli.conn[0], later);
+    send_and_check(w, &cli, srv, mem, 1); /* as before: it stays refused on this link */
+    cr_assert_eq(ctx_stats(w->ctx[0]).regions_refused, 1);
+    cr_assert_eq(ctx_stats(w->ctx[0]).mapped_bytes, 64 * KIB);
+    end_session(w, &cli);
+    check_log(&cli);
+    end_world(w);
+    plait_mem_release(mem);
+    plait_mem_release(later);
+}
+
+/* There are two, of the region and of the page of keys: none fits, or one. */
+Test(fault_regions, no_descriptors_for_what_is_exported)
+{
+    struct pair *p = new_pair(64 * KIB);
+    struct outcome gone = { 0 };
+    struct plait_key key;
+    struct rlimit rl;
+    char buf[8];
+    int fds;
+
+    cr_assert_eq(flush(p), 0);
+    settle(p->w);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &rl), 0);
+    fds = count_fds();
+    for (unsigned more = 0; more < 2; more++) {
+        cr_assert_eq(limit_fds((int)more), 0);
+        FAILS(plait_mem_export(p->mem, p->owner, RW, &key), 0);
+        settle(p->w);
+        SAYS(plait_get(p->user, &key, 0, buf, 8, NULL, NULL), PLAIT_E_NOFILE, "ulimit -n");
+        FAILS(plait_get(p->user, &p->key, 0, buf, 8, NULL, NULL), 0);
+        cr_assert_eq(setrlimit(RLIMIT_NOFILE, &rl), 0);
+        FAILS(plait_get(p->user, &key, 0, buf, 8, NULL, NULL), PLAIT_E_NOFILE);
+        cr_assert_eq(count_fds(), fds);
+        FAILS(plait_mem_withdraw(&key, on_done, &gone), 0);
+        WAIT(p->w, gone.n, more + 1);
+        cr_assert_eq(gone.status, 0);
+    }
+    cr_assert_eq(ctx_stats(p->w->ctx[1]).regions_refused, 2);
+    FAILS(plait_mem_export(p->mem, p->owner, RW, &key), 0);
+    settle(p->w);
+    FAILS(plait_get(p->user, &key, 0, buf, 8, NULL, NULL), 0);
+    end_pair(p);
+}
+
+/* The first export of all, whose page of keys is not there yet. */
+Test(fault_regions, no_descriptor_for_the_first_export)
+{
+    struct pair *p = new_pair(64 * KIB);
+    struct plait_key key;
+    struct rlimit rl;
+    char buf[8];
+
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &rl), 0);
+    cr_assert_eq(limit_fds(0), 0);
+    settle(p->w);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &rl), 0);
+    SAYS(plait_get(p->user, &p->key, 0, buf, 8, NULL, NULL), PLAIT_E_NOFILE, "ulimit -n");
+    SAYS(plait_atomic_add(p->user, &p->key, 0, 1, NULL, NULL, NULL), PLAIT_E_NOFILE, "'window'");
+    FAILS(plait_mem_export(p->mem, p->owner, RW, &key), 0);
+    settle(p->w);
+    FAILS(plait_get(p->user, &key, 0, buf, 8, NULL, NULL), 0);
+    end_pair(p);
+}
+
 /* ---- a memory cgroup ---- */
 
 #define BIG ((size_t)512 * MIB) /* a little over 1 MiB of page tables */

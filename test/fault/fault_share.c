@@ -2,70 +2,9 @@
 /* Bad peers that show regions, and name them in messages. */
 #include "runtime/mem.h"
 #include "runtime/offer.h"
-#include "test/fault/hostile.h"
+#include "test/fault/share_util.h"
 
 TestSuite(fault_share, .timeout = 120);
-
-#define LEN 65536u
-
-/* A region as an honest peer shows it. */
-static struct plait_mem *region(void)
-{
-    struct plait_mem *mem;
-
-    cr_assert_eq(plait_mem_alloc(&mem, LEN, NULL), 0, "%s", plait_error_text());
-    return mem;
-}
-
-static void send_mem(struct hostile *h, enum pli_mem_op op, uint32_t key, uint64_t len, int fd)
-{
-    struct pli_wire_msg msg = { .type = PLI_WIRE_MEM, .nfds = fd >= 0 };
-
-    msg.mem.op = op;
-    msg.mem.key = key;
-    msg.mem.len = len;
-    hostile_send(h, &msg, &fd);
-}
-
-static void expect_shared(struct hostile *h, uint32_t key, int code, const char *word)
-{
-    struct pli_wire_msg msg;
-    char text[300];
-
-    hostile_expect(h, &msg, PLI_WIRE_MEM);
-    snprintf(text, sizeof text, "%.*s", (int)msg.mem.text.len, (const char *)msg.mem.text.p);
-    cr_assert_eq(msg.mem.op, PLI_MEM_SHARED);
-    cr_assert_eq(msg.mem.key, key);
-    cr_assert_eq(msg.mem.code, code, "%s %s", plait_status_name(msg.mem.code), text);
-    cr_assert_not_null(strstr(text, word), "no '%s' in: %s", word, text);
-}
-
-static void share_good(struct hostile *h, uint32_t key, struct plait_mem *mem)
-{
-    send_mem(h, PLI_MEM_SHARE, key, LEN, mem->fd);
-    expect_shared(h, key, 0, "");
-}
-
-static uint64_t mapped(struct world *w)
-{
-    return ctx_stats(w->ctx[0]).mapped_bytes;
-}
-
-/* The whole link ends. */
-static void expect_link_end(struct hostile *h, struct innocent *in, const char *what, int code, const char *word)
-{
-    struct world *w = h->w;
-    struct log *srv = &w->srv[w->nsrv - 1];
-
-    WAIT(w, srv->closed, 1);
-    cr_assert_eq(srv->c_code, code, "%s: %s %s", what, plait_status_name(srv->c_code), srv->c_text);
-    cr_assert_not_null(strstr(srv->c_text, word), "%s: no '%s' in: %s", what, word, srv->c_text);
-    cr_assert_not_null(strstr(srv->c_text, "peer process"), "%s: the peer is not named: %s", what, srv->c_text);
-    cr_assert_eq(srv->misuse, 0);
-    hostile_close(h);
-    innocent_check(w, in);
-    cr_assert_eq(mapped(w), 0);
-}
 
 Test(fault_share, shared_and_revoked)
 {
@@ -90,21 +29,6 @@ Test(fault_share, shared_and_revoked)
     end_world(w);
     plait_mem_release(mem);
 }
-
-static int memfd(size_t len, int seals, bool reserved)
-{
-    int fd = memfd_create("plait-test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-    cr_assert_eq(ftruncate(fd, (off_t)len), 0);
-    cr_assert_eq(reserved ? fallocate(fd, 0, 0, (off_t)len) : 0, 0);
-    cr_assert_eq(fcntl(fd, F_ADD_SEALS, seals), 0);
-    return fd;
-}
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
-#define GOOD_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE)
 
 Test(fault_share, bad_regions)
 {

@@ -159,6 +159,9 @@ Test(fill, of_an_exported_region)
     struct pair *p;
     long before, faults;
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    cr_skip_test("the sanitizer's shadow memory has page faults of its own");
+#endif
     if (!can_populate())
         cr_skip_test("the kernel is older than Linux 5.14");
     memset(buf, 1, sizeof buf);

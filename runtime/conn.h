@@ -44,7 +44,7 @@ struct pli_req {
         plait_done_fn on_done;
     };
     void *arg;
-    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 has more or share or: 41 offered, 42 given up, 43 unsent; 48..63 if free: index of the next free entry */
+    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 any of: more, share, 41 offered, 42 given up, 43 due; 48..63 if free: index of the next free entry */
     struct pli_req_more *more; /* NULL unless the key says so */
     uint32_t seq;       /* order of sending, for completion in order at the end */
     uint16_t share;     /* 1 + slot of the share that the message names; 0: none, or see more. The same */
@@ -53,8 +53,8 @@ struct pli_req {
 #define PLI_REQ_KEY(kind) ((uint64_t)(kind) << 32)
 #define PLI_REQ_ODD ((uint64_t)1 << 40)
 #define PLI_REQ_OFFERED ((uint64_t)1 << 41)  /* the peer reads the message where it lies. Only with ODD, as the next */
-#define PLI_REQ_GIVEN_UP ((uint64_t)1 << 42) /* to be completed with PLAIT_E_CANCELED, see cancel.c */
-#define PLI_REQ_UNSENT ((uint64_t)1 << 43)   /* and the peer has never heard of it */
+#define PLI_REQ_GIVEN_UP ((uint64_t)1 << 42) /* the peer is told so */
+#define PLI_REQ_DUE ((uint64_t)1 << 43)      /* and it is to be completed with PLAIT_E_CANCELED here, see cancel.c */
 
 static inline uint32_t pli_req_cookie(const struct pli_req *r)
 {
@@ -375,9 +375,8 @@ void pli_conn_push_work(struct pli_work *w);
 void pli_conn_frames_first(struct plait_conn *c);
 /* Does the request or message with a receipt of this number still wait in txq? */
 bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie);
-/* Takes a message with this number out of txq: 1 nothing of it has been sent, and it is gone; 0 it was half sent, and a CANCEL follows in place of
- * the rest; PLAIT_E_NOTFOUND: it is not there. */
-int pli_conn_unqueue(struct plait_conn *c, uint32_t cookie);
+/* If a message with this number is in txq, which has been sent in part then, a CANCEL follows in place of the rest. False: it is not there. */
+bool pli_conn_cut_short(struct plait_conn *c, uint32_t cookie);
 void pli_conn_txq_drop(struct plait_conn *c);
 void pli_conn_credit_now(struct plait_conn *c);
 void pli_conn_unblock(struct plait_conn *c);
@@ -405,6 +404,8 @@ int pli_conn_part_first(struct plait_conn *c, uint32_t meta, uint64_t cookie, co
 int pli_conn_whole(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len); /* in one record, but to be announced */
 int pli_conn_part_more(struct plait_conn *c, const void *data, uint32_t len);
 void pli_conn_asm_drop(struct plait_conn *c);
+bool pli_conn_asm_is(const struct plait_conn *c, uint32_t number); /* the request or message with a receipt that is coming in has that number */
+int pli_conn_asm_cancel(struct plait_conn *c); /* and its sender has given it up */
 void pli_conn_asm_forget(struct plait_conn *c, uint32_t cookie); /* the reply that is coming in is not wanted any more */
 
 /* cancel.c */

@@ -269,28 +269,20 @@ bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie)
     return find_queued(c, cookie) != NULL;
 }
 
-int pli_conn_unqueue(struct plait_conn *c, uint32_t cookie)
+/* Nothing but the rest of a message waits there: what cannot be begun is not accepted. */
+bool pli_conn_cut_short(struct plait_conn *c, uint32_t cookie)
 {
     struct pli_txmsg *m = find_queued(c, cookie);
 
     if (!m)
-        return PLAIT_E_NOTFOUND;
-    if (m->started) {
-        while (m->nmems)
-            pli_mem_put(m->mems[--m->nmems]);
-        m->meta = pli_rec_meta(PLI_REC_CANCEL, PLI_RF_COOKIE, 0);
-        m->from.iov = NULL;
-        m->started = false;
-        m->len = m->sent = m->hdr_len = 0;
-        return 0;
-    }
-    pli_list_remove(&m->node);
-    c->ntxq--;
-    txmsg_free(m);
-    c->tx_seq--; /* it never took room in the window */
-    pli_conn_update_limit(c);
-    pli_ctx_defer(c->ctx, &c->link->pump); /* nothing may be in the way any more */
-    return 1;
+        return false;
+    while (m->nmems)
+        pli_mem_put(m->mems[--m->nmems]);
+    m->meta = pli_rec_meta(PLI_REC_CANCEL, PLI_RF_COOKIE, 0);
+    m->from.iov = NULL;
+    m->started = false;
+    m->len = m->sent = m->hdr_len = 0;
+    return true;
 }
 
 /* A slice at a time: other connections pass. */

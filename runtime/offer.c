@@ -135,6 +135,14 @@ int pli_offer_announce(struct plait_conn *c, struct pli_offer *o)
     return ctx->forked ? PLAIT_E_FORKED : PLAIT_E_CLOSED;
 }
 
+void pli_offer_canceled(struct plait_conn *c, const struct plait_msg *m)
+{
+    struct plait_offer offer = { m->hdr, m->hdr_len, m->kind, m->len, 1, 0, c };
+
+    if (c->ops->on_offer && c->ops->on_offer_canceled)
+        c->ops->on_offer_canceled(c, &offer, c->arg);
+}
+
 static int said_before(const struct pli_offer *o)
 {
     return o->place || o->copy ? pli_fail(PLAIT_E_BUSY, "it was said before where the offered message is to be put") : 0;

@@ -46,5 +46,7 @@ int pli_out_check(const struct plait_out *out, size_t *len);
 int pli_offer_rx(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const uint8_t *p);
 /* Calls on_offer, if there is one. 0; PLAIT_E_CLOSED: the connection ended in it; PLAIT_E_FORKED: this is the child of a fork in it. */
 int pli_offer_announce(struct plait_conn *c, struct pli_offer *o);
+/* Its sender has given it up: tells the user, if it was announced to him. m: all but data. */
+void pli_offer_canceled(struct plait_conn *c, const struct plait_msg *m);
 
 #endif

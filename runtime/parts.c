@@ -30,6 +30,37 @@ void pli_conn_asm_forget(struct plait_conn *c, uint32_t cookie)
     in->place = NULL;
 }
 
+bool pli_conn_asm_is(const struct plait_conn *c, uint32_t number)
+{
+    const struct pli_asm *in = &c->in;
+
+    if (!in->busy || (uint32_t)in->cookie != number)
+        return false;
+    return pli_meta_type(in->meta) == PLI_REC_REQUEST || pli_meta_flags(in->meta) & PLI_RF_RECEIPT;
+}
+
+int pli_conn_asm_cancel(struct plait_conn *c)
+{
+    struct pli_asm in = c->in;
+    struct pli_msg m;
+    int rc;
+
+    c->in.buf = NULL;
+    c->in.place = NULL;
+    c->in.busy = false;
+    pli_conn_update_rx(c);
+    pli_conn_fill(&m, c, in.place ? in.place->hdr : in.buf, in.hdr_len, NULL, in.total);
+    m.pub.kind = pli_meta_type(in.meta) == PLI_REC_REQUEST ? PLAIT_REQUEST : PLAIT_ONEWAY;
+    rc = pli_conn_lost(c, pli_meta_type(in.meta), (uint32_t)in.cookie);
+    if (rc == 0)
+        pli_offer_canceled(c, &m.pub);
+    if (c->ctx->forked)
+        return PLAIT_E_FORKED;
+    free(in.buf);
+    pli_pieces_free(in.place);
+    return rc;
+}
+
 static void store(struct pli_asm *in, const void *data, uint32_t len)
 {
     if (in->place)

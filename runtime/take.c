@@ -284,9 +284,12 @@ static int finish_all(struct plait_conn *c)
 
 /* ---- given up by its sender ---- */
 
-static uint32_t number_of(const struct pli_take *t)
+/* Has its sender that number for it? A one-way message without a receipt has none. */
+static bool is_number_of(const struct pli_take *t, uint32_t number)
 {
-    return t->reply ? t->receipt : t->m.cookie;
+    if (t->reply)
+        return t->receipt == number;
+    return t->m.cookie == number && (t->m.pub.kind == PLAIT_REQUEST || t->m.flags & PLI_MSG_RECEIPT);
 }
 
 static int lose_taken(struct plait_conn *c)
@@ -297,13 +300,18 @@ static int lose_taken(struct plait_conn *c)
     pli_work_cancel(&c->take_work);
     free(c->taking);
     c->taking = NULL;
-    release(&t);
+    pli_conn_update_rx(c);
     if (t.reply) {
         pli_conn_send_receipt(c, t.receipt, PLAIT_E_CANCELED);
         rc = pli_conn_reply_lost(c, t.cookie, PLAIT_E_CANCELED);
     } else {
         rc = pli_conn_lost(c, t.m.pub.kind == PLAIT_REQUEST ? PLI_REC_REQUEST : PLI_REC_ONEWAY, t.m.cookie);
+        if (rc == 0)
+            pli_offer_canceled(c, &t.m.pub);
     }
+    if (c->ctx->forked) /* the child of a fork in the callback */
+        return PLAIT_E_FORKED;
+    release(&t);
     return rc < 0 ? rc : go_on(c);
 }
 
@@ -312,7 +320,7 @@ static bool number_in(const struct behind *b, uint32_t *number)
 {
     uint32_t type = pli_meta_type(b->meta), flags = pli_meta_flags(b->meta), at = 0;
 
-    if (type > PLI_REC_REPLY || !(flags & PLI_RF_COOKIE))
+    if (type < PLI_REC_ONEWAY || type > PLI_REC_REPLY || !(flags & PLI_RF_COOKIE) || (type == PLI_REC_ONEWAY && !(flags & PLI_RF_RECEIPT)))
         return false;
     if (type == PLI_REC_REPLY) {
         at = 8 + pli_meta_hdr_len(b->meta) + (uint32_t)offsetof(struct pli_ref_head, receipt);
@@ -343,7 +351,6 @@ static int lose_behind(struct plait_conn *c, struct behind *b, uint32_t cookie)
 {
     uint32_t type = pli_meta_type(b->meta);
     uint64_t request;
-    int rc;
 
     pli_list_remove(&b->node);
     c->nbehind--;
@@ -353,21 +360,16 @@ static int lose_behind(struct plait_conn *c, struct behind *b, uint32_t cookie)
     if (type != PLI_REC_REPLY)
         return pli_conn_lost(c, type, cookie);
     pli_conn_send_receipt(c, cookie, PLAIT_E_CANCELED);
-    rc = pli_conn_reply_lost(c, (uint32_t)request, PLAIT_E_CANCELED);
-    return rc;
+    return pli_conn_reply_lost(c, (uint32_t)request, PLAIT_E_CANCELED);
 }
 
 int pli_take_cancel(struct plait_conn *c, uint32_t cookie)
 {
-    uint32_t type = pli_meta_type(c->in.meta);
     struct behind *b;
 
-    if (c->in.busy && type != PLI_REC_REPLY && (uint32_t)c->in.cookie == cookie) {
-        pli_conn_asm_drop(c);
-        pli_conn_update_rx(c);
-        return pli_conn_lost(c, type, cookie);
-    }
-    if (c->taking && number_of(c->taking) == cookie)
+    if (pli_conn_asm_is(c, cookie))
+        return pli_conn_asm_cancel(c);
+    if (c->taking && is_number_of(c->taking, cookie))
         return lose_taken(c);
     b = find_behind(c, cookie);
     return b ? lose_behind(c, b, cookie) : 0; /* none: it has been delivered */

@@ -115,8 +115,8 @@ PLAIT_API int plait_reply_error(struct plait_msg *req, int code);
  * that were offered, all that were sent with this arg. Each is completed exactly once all the same, never from inside this call: with
  * PLAIT_E_CANCELED if the peer's user has not got it and will not; as always, if he has. A request that he has got is completed with
  * PLAIT_E_CANCELED, too, unless he can still read its memory (PLAIT_NOCOPY, offered): then its reply is waited for. A reply that is given up
- * ends its request with PLAIT_E_CANCELED at the requester.
- * @return 0; PLAIT_E_NOTFOUND (no such message: it may have been completed), PLAIT_E_CLOSED, PLAIT_E_NOMEM (some may have been given up).
+ * ends its request with PLAIT_E_CANCELED at the requester. Their receiver hears of it only if they had been announced: on_offer_canceled.
+ * @return 0, again for what has been given up before and is not completed yet; PLAIT_E_NOTFOUND (no such message: it may have been completed), PLAIT_E_CLOSED, PLAIT_E_NOMEM (some may have been given up).
  *         Never blocks. Owner thread, callbacks too.
  */
 PLAIT_API int plait_cancel(struct plait_conn *conn, const void *arg);
@@ -154,8 +154,8 @@ struct plait_offer {
 };
 
 /**
- * The data shall be put into these pieces. Their memory is plait's from here on until on_message has been called for this message, or the
- * connection has closed; on_message then has it in msg->data, or in plait_msg_iov().
+ * The data shall be put into these pieces. Their memory is plait's from here on until on_message is called for this message, or
+ * on_offer_canceled, or on_closed; on_message has it in msg->data, or in plait_msg_iov().
  * @param iov   copied; together at least offer->len bytes
  * @param niov  1..PLAIT_IOV_MAX
  * @return 0; PLAIT_E_INVAL (too small, too many pieces); PLAIT_E_BUSY (it was said before where to put it); PLAIT_E_NOMEM. Never blocks.

@@ -2,11 +2,13 @@
 /* The shm transport's consumer. */
 #include "shm/turn.h"
 #include "shm/wake.h"
+#include "util/prefetch.h"
 #include "util/err.h"
 
 #define FULL_LOOK 16 /* polls that may end after one record, in a row */
 #define STREAM 6     /* slots in one poll that are a stream */
 #define PREFETCH 8   /* slots ahead, while a stream is read */
+#define PREFETCH_LONG 32u /* slots of one record */
 
 /* After a cursor has been published: wakes a producer that waits for space. */
 static void space_given(struct pli_shm *s)
@@ -83,6 +85,19 @@ static __attribute__((noinline)) int poll_starved(struct pli_shm *s)
     return 1;
 }
 
+/* The last record took many lines, and so may the next: get them while the peer reads this one, instead of one after the other when they are
+ * written. The consumer has read them, as far as known. */
+static void own_ahead(struct pli_shm *s)
+{
+    uint64_t end = s->tr.room.pos + s->long_slots;
+
+    if (end > s->tr.room.limit)
+        end = s->tr.room.limit;
+    for (uint64_t at = s->tr.room.pos + 2; at < end; at++)
+        pli_prefetch_write(&s->tx.slots[(uint32_t)at & s->tx.mask]);
+    s->long_slots = 0;
+}
+
 /* Something has been sent since the last look. Own a line ahead for the next message. And if this is a dialogue and nobody else is polled
  * by this context, wait for the answer here, and well (turn.h). */
 static __attribute__((noinline)) void before_first_look(struct pli_shm *s)
@@ -91,6 +106,8 @@ static __attribute__((noinline)) void before_first_look(struct pli_shm *s)
         pli_shm_flush(&s->tr);
     s->touched = s->tr.room.pos;
     pli_ring_tx_touch(&s->tx);
+    if (s->long_slots)
+        own_ahead(s);
     if (s->last_n == 1 && s->tr.alone)
         pli_turn_wait(&s->turn, &s->rx);
 }
@@ -103,6 +120,13 @@ static inline void prefetch_burst(const struct pli_shm *s)
 
     for (int i = 1; i < s->burst && i < PREFETCH; i++)
         __builtin_prefetch(&s->rx.slots[(at + (uint32_t)i) & s->rx.mask]);
+}
+
+/* A record of several lines, all of them written: fetch them at once, whatever is done with them later. */
+static inline void prefetch_rest(const struct pli_shm_slot *slot, uint32_t k)
+{
+    for (uint32_t i = 1; i < k && i < PREFETCH_LONG; i++)
+        __builtin_prefetch(&slot[i]);
 }
 
 static __attribute__((noinline)) int rx_each(struct pli_shm *s, uint32_t meta, uint64_t w1, const uint8_t *payload, uint32_t stride, uint32_t count)
@@ -234,6 +258,7 @@ int pli_shm_poll(struct pli_tr *tr, int budget)
                     return n;
                 }
                 k = pli_ring_slots_for(payload);
+                prefetch_rest(slot, k);
             }
             s->rx.cur_slots = k;
             got = tr->up->rx(tr->owner, meta, w1, slot->payload) < 0 ? -1 : 1;

@@ -164,6 +164,7 @@ static __attribute__((noinline)) int send_large(struct pli_shm *s, uint32_t meta
         slot->word1 = w1;
         fill_large(slot->payload, meta, w1, cookie, data, hdr);
         pli_ring_tx_publish(&s->tx, slot, k, meta);
+        s->long_slots = k;
     }
     if (!more)
         wake_peer(s);

@@ -24,6 +24,7 @@ struct pli_shm {
     uint32_t full_count;             /* times the ring was full: when to grow */
     struct pli_shm_slot *reserved_slot;
     uint64_t touched;                /* tx.pos at the last look: has anything been sent since? */
+    uint32_t long_slots;             /* of the last long record in the ring that was sent since, 0: none */
     int last_n;                      /* records found by the last poll */
     int burst;                       /* the same, a shared slot counted as one, by the last poll that found any */
     uint32_t short_looks;            /* polls that ended after one record */

@@ -8,7 +8,6 @@
 #define FULL_LOOK 16 /* polls that may end after one record, in a row */
 #define STREAM 6     /* slots in one poll that are a stream */
 #define PREFETCH 8   /* slots ahead, while a stream is read */
-#define PREFETCH_LONG 32u /* slots of one record */
 
 /* After a cursor has been published: wakes a producer that waits for space. */
 static void space_given(struct pli_shm *s)
@@ -120,13 +119,6 @@ static inline void prefetch_burst(const struct pli_shm *s)
 
     for (int i = 1; i < s->burst && i < PREFETCH; i++)
         __builtin_prefetch(&s->rx.slots[(at + (uint32_t)i) & s->rx.mask]);
-}
-
-/* A record of several lines, all of them written: fetch them at once, whatever is done with them later. */
-static inline void prefetch_rest(const struct pli_shm_slot *slot, uint32_t k)
-{
-    for (uint32_t i = 1; i < k && i < PREFETCH_LONG; i++)
-        __builtin_prefetch(&slot[i]);
 }
 
 static __attribute__((noinline)) int rx_each(struct pli_shm *s, uint32_t meta, uint64_t w1, const uint8_t *payload, uint32_t stride, uint32_t count)
@@ -258,7 +250,6 @@ int pli_shm_poll(struct pli_tr *tr, int budget)
                     return n;
                 }
                 k = pli_ring_slots_for(payload);
-                prefetch_rest(slot, k);
             }
             s->rx.cur_slots = k;
             got = tr->up->rx(tr->owner, meta, w1, slot->payload) < 0 ? -1 : 1;

@@ -6,7 +6,9 @@
  *   session_peer links N URI         N contexts with a session each; the first one is then busy
  *   session_peer offers URI          sends long messages from a region, as fast as they are released
  *   session_peer holds URI           holds every message that comes, for ever
+ *   session_peer copies N URI        kills itself N passes after it has begun to copy an offered message
  * until it is killed, or its standard input ends. */
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -201,6 +203,51 @@ static int offer_or_hold(const char *uri, int hold)
     return run();
 }
 
+/* ---- killed while it copies ---- */
+
+static bool announced;
+
+static void copy_this(struct plait_conn *c, struct plait_offer *offer, void *arg)
+{
+    static uint8_t into[OFFER_LEN];
+    struct iovec iov = { into, sizeof into };
+
+    (void)c;
+    (void)arg;
+    announced = plait_offer_into(offer, &iov, 1) == 0;
+}
+
+static void copied(struct plait_conn *c, struct plait_msg *m, void *arg)
+{
+    (void)c;
+    (void)m;
+    (void)arg;
+    announced = false;
+}
+
+static int copies(int passes, const char *uri)
+{
+    static const struct plait_conn_ops ops = { .on_offer = copy_this, .on_message = copied };
+    struct plait_session_opts o = PLAIT_SESSION_OPTS_INIT;
+    struct plait_ctx_stats st = { .size = sizeof st };
+    struct plait_session *s;
+
+    o.conn_ops = &ops;
+    o.max_msg = OFFER_LEN;
+    o.take = PLAIT_TAKE_COPY;
+    if (plait_session_open(&s, ctx, uri, &o) < 0 || plait_session_wait(s, -1) < 0)
+        return fail("opening a session");
+    say("open");
+    while (plait_ctx_poll(ctx) >= 0 && plait_ctx_get_stats(ctx, &st) == 0) {
+        if (!announced || !st.offers_copied)
+            continue;
+        while (passes-- > 0)
+            plait_ctx_poll(ctx);
+        raise(SIGKILL);
+    }
+    return fail("polling");
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 2 && strcmp(argv[1], "links") == 0)
@@ -216,6 +263,8 @@ int main(int argc, char **argv)
         return connect_to(argv[3], 0);
     if (argc > 2 && (strcmp(argv[1], "offers") == 0 || strcmp(argv[1], "holds") == 0))
         return offer_or_hold(argv[2], argv[1][0] == 'h');
+    if (argc > 3 && strcmp(argv[1], "copies") == 0)
+        return copies(atoi(argv[2]), argv[3]);
     if (argc > 2 && strcmp(argv[1], "idle") == 0)
         return connect_to(argv[2], 1);
     fprintf(stderr, "usage: see the comment in session_peer.c\n");

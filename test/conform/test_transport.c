@@ -230,6 +230,37 @@ static uint32_t widen(const struct pli_tr_ops *ops)
     return ops->max_payload(a.tr);
 }
 
+/* Several long records are unread: where that is known, it is told before there is no space left, and as soon as they have been read it is no more so. */
+EACH(ops, behind_while_long_ones_are_unread)
+{
+    uint32_t meta = pli_rec_meta(PLI_REC_FRAG, 0, 0), lens[2];
+    unsigned sent;
+
+    if (!ops->behind)
+        return;
+    cr_assert(!ops->behind(a.tr));
+    lens[0] = widen(ops);
+    lens[1] = 2048;
+    b.on_rx = take_anything;
+    for (int round = 0; round < 200; round++) {
+        cr_assert(!ops->behind(a.tr), "all has been read");
+        for (int i = 0; i < 5; i++) /* short ones do not count */
+            cr_assert_eq(ops->send(a.tr, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(8, 1, 2), 0, long_data, NULL, false), 0);
+        cr_assert(!ops->behind(a.tr));
+        for (sent = 0; !ops->behind(a.tr); sent++)
+            cr_assert_eq(ops->send(a.tr, meta, pli_rec_w1(lens[round % 2], 1, 2), 0, long_data, NULL, false), 0, "no space, and nothing is behind");
+        cr_assert_gt(sent, 1, "one is not several");
+        for (unsigned i = 0; i < round % 3u; i++) /* it is a hint: they can be sent all the same */
+            cr_assert_eq(ops->send(a.tr, meta, pli_rec_w1(2048, 1, 2), 0, long_data, NULL, false), 0);
+        while (ops->behind(a.tr)) /* no poll of the sender's is needed */
+            cr_assert_gt(ops->poll(b.tr, 1), 0, "all has been read, and it is still behind");
+        drain(&b);
+        drain(&a);
+    }
+    a.sent = b.got;
+    b.on_rx = NULL;
+}
+
 static int send_one_long(const struct pli_tr_ops *ops, uint32_t len, bool cookie, uint32_t hdr_len)
 {
     uint64_t word;

@@ -10,6 +10,7 @@
 #include "runtime/loop_priv.h"
 #include "runtime/place.h"
 #include "runtime/rma.h"
+#include "runtime/take.h"
 #include "runtime/transports.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -83,6 +84,11 @@ static void drain(struct pli_link *link)
         return;
     while (pli_link_is_up(link) && !link->stop && left > 0 && (n = link->tr->ops->poll(link->tr, 64)) > 0)
         left -= n;
+    if (link->code != PLAIT_E_PEERDIED) /* who lives has its memory back */
+        return;
+    for (uint32_t i = 0; i < link->nchans && !link->stop; i++)
+        if (link->chans[i] && link->chans[i]->taking)
+            pli_take_finish(link->chans[i]);
 }
 
 static void fail_waits(struct pli_link *link)

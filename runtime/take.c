@@ -269,7 +269,6 @@ static void slice(struct pli_work *w)
     pli_session_unref(c->session);
 }
 
-/* All that waits, now. */
 static int finish_all(struct plait_conn *c)
 {
     int rc = 0;
@@ -280,6 +279,13 @@ static int finish_all(struct plait_conn *c)
         rc = over(c, rc);
     }
     return rc;
+}
+
+void pli_take_finish(struct plait_conn *c)
+{
+    pli_session_ref(c->session);
+    finish_all(c);
+    pli_session_unref(c->session);
 }
 
 /* ---- given up by its sender ---- */

@@ -34,6 +34,8 @@ int pli_take_behind(struct plait_conn *c, uint32_t meta, uint64_t w1, const void
 void pli_take_forget(struct plait_conn *c, uint32_t cookie);
 /* CANCEL came: the message of that number is not delivered, if it is still being received. As pli_conn_rx(). */
 int pli_take_cancel(struct plait_conn *c, uint32_t cookie);
+/* Copies and delivers all that waits, now. */
+void pli_take_finish(struct plait_conn *c);
 /* The connection has ended. */
 void pli_take_drop(struct plait_conn *c);
 void pli_take_init(struct plait_conn *c);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* plait_cancel() from callbacks, callbacks that it leads to, and replies that are given up. */
+#include <sys/wait.h>
 #include "test/unit/runtime/cancel_util.h"
 
 TestSuite(cancel_calls, .timeout = 120);
@@ -303,4 +304,124 @@ ALL(aborted_in_gone, cancel_calls, INTO, CMA_INTO)
 ALL(closed_in_gone, cancel_calls, INTO, CMA_INTO)
 {
     end_in_gone(close_conn);
+}
+
+/* ---- a fork in a callback ---- */
+
+static pid_t child;
+static unsigned countdown; /* the how manieth callback forks */
+
+static unsigned told;      /* callbacks in the child afterwards */
+
+static void fork_now(void)
+{
+    told += !countdown && !child;
+    if (!countdown || --countdown)
+        return;
+    child = fork();
+    cr_assert_geq(child, 0);
+}
+
+static void fork_gone(struct plait_conn *c)
+{
+    (void)c;
+    fork_now();
+}
+
+static void fork_msg(struct log *log, struct plait_conn *c, struct plait_msg *msg)
+{
+    if (t.on)
+        fork_now();
+    if (child || countdown)
+        arrived(log, c, msg);
+}
+
+static void fork_reply(struct plait_msg *reply, int status, void *arg)
+{
+    on_reply(reply, status, arg);
+    fork_now();
+}
+
+/* The child gets an error, and can give everything back; nobody is told anything there. */
+static void step(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        int rc = plait_ctx_poll(t.w->ctx[i]);
+
+        if (child == 0 && !countdown) {
+            alarm(20);
+            for (unsigned k = 0; k < 2; k++)
+                plait_ctx_destroy(t.w->ctx[k]);
+            _exit(rc == PLAIT_E_FORKED && !told ? 0 : 3);
+        }
+        cr_assert_geq(rc, 0, "%s", plait_error_text());
+    }
+}
+
+static void forks_at(unsigned n)
+{
+    int status;
+
+    if (!begin()) {
+        finish();
+        return;
+    }
+    child = 0;
+    countdown = n;
+    t.on_gone = fork_gone;
+    t.srv->on_msg = fork_msg;
+    send_long(1);
+    send_long(2);
+    send_small(3, true, false);
+    send_small(4, false, true);
+    poll_server();
+    cr_assert_eq(t.n, 0);
+    cancel(1);
+    for (unsigned i = 0; countdown; i++) {
+        cr_assert_lt(i, 1000000u);
+        step();
+    }
+    cr_assert_gt(child, 0);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%x", (unsigned)status);
+    t.srv->on_msg = arrived;
+    t.on_gone = NULL;
+    wait_done(1, PLAIT_E_CANCELED);
+    wait_done(2, 0);
+    wait_done(3, 0);
+    wait_done(4, 0);
+    check_gone(1);
+    goes_on();
+}
+
+ALL(forks, cancel_calls, INTO, CMA_INTO)
+{
+    for (unsigned n = 1; n <= 4; n++)
+        forks_at(n);
+}
+
+Test(cancel_calls, forks_in_on_reply)
+{
+    int status;
+
+    t.way = RING;
+    begin();
+    t.hold = true;
+    child = 0;
+    countdown = 2;
+    for (uint32_t id = 1; id <= 3; id++)
+        request_small(id, fork_reply);
+    WAIT(t.w, t.n, 3);
+    for (uint32_t id = 1; id <= 3; id++)
+        cancel(id);
+    while (countdown)
+        step();
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%x", (unsigned)status);
+    countdown = 9;
+    for (uint32_t id = 1; id <= 3; id++)
+        wait_done(id, PLAIT_E_CANCELED);
+    while (t.srv->nheld)
+        plait_msg_release(t.srv->held[--t.srv->nheld]);
+    goes_on();
 }

@@ -334,7 +334,7 @@ Test(fault_memory, bad_bulk_references)
         { "a length that is too much with its header", "outside", PLI_REC_ONEWAY | 1024u << 16, 16, 65536 - 64 },
         { "a pad", "transport's own", PLI_SHM_PAD, 16, 0 },
         { "a reference", "transport's own", PLI_SHM_BULK, 16, 0 },
-        { "a record of no type", "unknown type", 99, 16, 0 },
+        { "a record of no type", "unknown type", PLI_REC_LAST + 1, 16, 0 },
         { "several records", "flags", PLI_REC_ONEWAY | 1u << PLI_RING_PACK_SHIFT, 16, 0 },
     };
     struct world *w = listening_world();

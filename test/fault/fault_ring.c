@@ -31,8 +31,8 @@ struct bad_record {
 #define F(total) ((uint64_t)(total) << 32)
 
 static const struct bad_record records[] = {
-    { "an unknown type", "type 99", 99, 0, 0, 0, 0, 1000, 0 },
-    { "an unknown type", "unknown type", 99, 0, 0, 0, 0, -1, 0 },
+    { "an unknown type", "type 12", PLI_REC_LAST + 1, 0, 0, 0, 0, 1000, 0 },
+    { "an unknown type", "unknown type", PLI_REC_LAST + 1, 0, 0, 0, 0, -1, 0 },
     { "an unknown type", "unknown type", 0xef, 0, 0, 0, 0, -1, 0 },
     { "unknown flags", "flags", PLI_REC_ONEWAY, 0x80, 0, 8, 0, -1, 0 },
     { "unknown flags", "flags", PLI_REC_REQUEST, 0x81, 0, 8, 0, -1, 0 },
@@ -40,7 +40,7 @@ static const struct bad_record records[] = {
     { "four requests in a slot", "shared slot", PLI_REC_REQUEST, 0x31, 0, 8, 0, -1, 0 },
     { "two long records in a slot", "shared slot", PLI_REC_ONEWAY, 0x10, 0, 48, 0, -1, 0 },
     { "a header in a shared slot", "shared slot", PLI_REC_ONEWAY, 0x10, 8, 8, 0, -1, 0 },
-    { "unknown records in a shared slot", "unknown type", 99, 0x10, 0, 8, 0, -1, 0 },
+    { "unknown records in a shared slot", "unknown type", PLI_REC_LAST + 1, 0x10, 0, 8, 0, -1, 0 },
     { "a channel that is none", "which is no connection", PLI_REC_ONEWAY, 0, 0, 8, 0, 4711, 0 },
     { "the link's channel", "which is no connection", PLI_REC_ONEWAY, 0, 0, 8, 0, PLI_CHAN_LINK, 0 },
     { "credit", "credit for messages that were never sent", PLI_REC_CREDIT, 0, 0, 0, 1, -1, 0 },

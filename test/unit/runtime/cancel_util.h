@@ -6,7 +6,9 @@
 #include <sys/mman.h>
 #include "test/unit/runtime/offer_util.h"
 
+#ifndef LEN
 #define LEN (4096u * KIB)
+#endif
 #define IDS 1024u
 #define WINDOW 64u
 

@@ -369,3 +369,62 @@ ALL(closed_at_once, cancel, INTO, RING_SENT)
         finish();
     }
 }
+
+/* ---- with a time-out ---- */
+
+static void request_timed(uint32_t id, bool big)
+{
+    struct plait_out out = PLAIT_OUT_INIT;
+    uint32_t word[2] = { id, ~id };
+
+    out.data = word;
+    out.len = sizeof word;
+    if (big)
+        out = long_out(&id);
+    out.on_done = NULL;
+    out.on_reply = on_reply;
+    out.arg = &t.done[id];
+    out.timeout_us = 1000000;
+    FAILS(plait_sendx(t.c, &out), 0);
+}
+
+/* Whichever is first, and nothing after it. */
+static void timed(bool late, bool big)
+{
+    t.way = RING;
+    begin();
+    pli_clock_fake_start(pli_clock_now());
+    t.hold = true;
+    request_timed(1, big);
+    if (!big)
+        while (!t.n)
+            poll_server();
+    if (late)
+        pli_clock_fake_advance(2000 * PLI_NS_PER_MS);
+    cancel(1);
+    while (!t.done[1].n)
+        poll_client(), big ? poll_server() : (void)0;
+    cr_assert(t.done[1].status == PLAIT_E_CANCELED || (late && t.done[1].status == PLAIT_E_TIMEDOUT), "%s",
+              plait_status_name(t.done[1].status));
+    pli_clock_fake_advance(2000 * PLI_NS_PER_MS);
+    settle(t.w);
+    pli_clock_fake_stop();
+    while (t.srv->nheld)
+        plait_msg_release(t.srv->held[--t.srv->nheld]);
+    settle(t.w);
+    cr_assert_eq(t.done[1].n, 1);
+    cr_assert_eq(conn_info(t.c).pending, 0);
+    goes_on();
+}
+
+Test(cancel, timed_request)
+{
+    timed(false, false);
+    timed(true, false);
+}
+
+Test(cancel, timed_request_half_sent)
+{
+    timed(false, true);
+    timed(true, true);
+}

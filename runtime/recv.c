@@ -42,11 +42,16 @@ static inline int take_credit(struct plait_conn *c, uint64_t w1)
     return __builtin_expect(delta != 0, 1) ? pli_conn_credited(c, delta) : 0;
 }
 
+static inline void tell_credit(struct plait_conn *c)
+{
+    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window, 0))
+        pli_conn_credit_now(c);
+}
+
 static inline void release_credit(struct plait_conn *c)
 {
     c->rx_released++;
-    if (__builtin_expect(c->rx_released - c->rx_credited >= c->credit_step || pli_conn_seen_since(c, c->rx_credited) >= c->window, 0))
-        pli_conn_credit_now(c);
+    tell_credit(c);
 }
 
 /* While messages are held the peer may see a full window long before credit_step is reached. */
@@ -319,6 +324,7 @@ int pli_conn_lost(struct plait_conn *c, uint32_t type, uint32_t cookie)
     if (pli_conn_window_full(c))
         return pli_conn_breach(c, "more messages than the window allows");
     c->rx_seen++;
+    c->rx_released++; /* its credit travels with the answer */
     if (type == PLI_REC_REQUEST && pli_conn_send_reply(c, cookie, PLAIT_E_CANCELED, &none, &offered) < 0) {
         pli_link_fail(c->link, PLAIT_E_NOMEM, "no memory to answer a request that was given up");
         return PLAIT_E_NOMEM;
@@ -326,7 +332,7 @@ int pli_conn_lost(struct plait_conn *c, uint32_t type, uint32_t cookie)
     if (type == PLI_REC_ONEWAY)
         pli_conn_send_receipt(c, cookie, PLAIT_E_CANCELED);
     if (c->state != PLI_CONN_CLOSED)
-        release_credit(c);
+        tell_credit(c);
     return 0;
 }
 

@@ -428,3 +428,63 @@ Test(cancel, timed_request_half_sent)
     timed(false, true);
     timed(true, true);
 }
+
+/* ---- the window ---- */
+
+/* What is not accepted is not there to be given up; what has been delivered takes its place until it is released. */
+Test(cancel, window_full)
+{
+    struct plait_out out = PLAIT_OUT_INIT;
+
+    t.way = RING;
+    begin();
+    t.hold = true;
+    for (uint32_t id = 1; id <= WINDOW; id++)
+        send_small(id, true, false);
+    WAIT(t.w, t.n, WINDOW);
+    out.data = "12345678";
+    out.len = 8;
+    out.on_done = on_done;
+    out.arg = &t.done[WINDOW + 1];
+    FAILS(plait_sendx(t.c, &out), PLAIT_E_AGAIN);
+    FAILS(plait_cancel(t.c, &t.done[WINDOW + 1]), PLAIT_E_NOTFOUND);
+    for (uint32_t id = 1; id <= WINDOW; id++)
+        cancel(id);
+    settle(t.w);
+    FAILS(plait_sendx(t.c, &out), PLAIT_E_AGAIN);
+    while (t.srv->nheld)
+        plait_msg_release(t.srv->held[--t.srv->nheld]);
+    for (uint32_t id = 1; id <= WINDOW; id++)
+        wait_done(id, 0);
+    goes_on();
+}
+
+/* A whole window of them, twice. */
+ALL(window_given_up, cancel, INTO, CMA_INTO)
+{
+    if (!begin()) {
+        finish();
+        return;
+    }
+    for (unsigned round = 0; round < 2; round++) {
+        uint32_t first = 1 + round * WINDOW, end = first + WINDOW - conn_info(t.c).unreleased;
+
+        cr_assert_eq(end - first, round ? WINDOW : end - first, "credit is lost");
+        for (uint32_t id = first; id < end; id++) {
+            t.nsrc = 0;
+            if (id % 2)
+                send_long(id);
+            else
+                request_long(id);
+        }
+        if (round)
+            poll_server();
+        for (uint32_t id = end; id-- > first;)
+            cancel(id);
+        for (uint32_t id = first; id < end; id++)
+            wait_done(id, PLAIT_E_CANCELED);
+    }
+    settle(t.w);
+    cr_assert_eq(t.n, 0);
+    goes_on();
+}

@@ -120,6 +120,22 @@ static inline bool pli_link_is_up(const struct pli_link *link)
     return link->state == PLI_LINK_UP;
 }
 
+/* The child of a fork: the links' mappings are gone, nothing may be sent or read. Called by the fork handler, so it takes no lock and calls
+ * nothing. */
+void pli_links_forked(struct plait_ctx *ctx);
+/* Messages of the context's open connections, for the counters. */
+void pli_links_count(const struct plait_ctx *ctx, uint64_t *sent, uint64_t *received);
+/* For linkctl.c: the end, for the table of states, and what follows the handshake. */
+void pli_link_take_down(struct pli_link *link);
+void pli_link_tell_waits(struct pli_link *link);
+
+/* linkctl.c: the control channel. */
+
+/* Takes the connected socket over, also on error, and begins the handshake: PLI_LEV_MET at the client, PLI_LEV_ARRIVED at the server. */
+int pli_link_open_channel(struct pli_link *link, int fd, enum pli_link_event event);
+/* Runs an event without a message through the table. */
+void pli_link_event(struct pli_link *link, enum pli_link_event event);
+
 /* memframe.c: a MEM frame. Takes the descriptors over. 0 or a negative code: the link fails. */
 int pli_mem_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fds);
 
@@ -132,11 +148,6 @@ int pli_link_rx(void *owner, uint32_t meta, uint64_t w1, const void *payload);
 int pli_link_rx_many(void *owner, uint32_t meta, uint64_t w1, const void *payload, uint32_t stride, uint32_t count);
 int pli_link_rx_slow(struct pli_link *link, uint32_t meta, uint64_t w1, const void *payload);
 
-/* The child of a fork: the links' mappings are gone, nothing may be sent or read. Called by the fork handler, so it takes no lock and calls
- * nothing. */
-void pli_links_forked(struct plait_ctx *ctx);
-/* Messages of the context's open connections, for the counters. */
-void pli_links_count(const struct plait_ctx *ctx, uint64_t *sent, uint64_t *received);
 /* Bytes of peers' regions that are mapped, for the counters. */
 uint64_t pli_links_mapped(const struct plait_ctx *ctx);
 extern struct plait_conn pli_conn_zombie; /* stands for a channel number that waits for the peer's last word */

@@ -264,13 +264,10 @@ struct plait_session {
 void pli_session_lock(void);
 void pli_session_unlock(void);
 struct plait_session *pli_session_new(struct plait_ctx *lead, unsigned nconns);
-int pli_session_set_opts(struct plait_session *s, const struct plait_session_opts *opts);
-int pli_session_opts_check(const struct plait_session_opts *opts);
+/* For one that was never begun; otherwise the last reference does it. */
+void pli_session_free(struct plait_session *s);
 void pli_session_ref(struct plait_session *s);
 void pli_session_unref(struct plait_session *s);
-/* plait_session_open() to a rank of the job, -1: to anybody. */
-int pli_session_open_rank(struct plait_session **out, struct plait_ctx *ctx, const char *uri,
-                          const struct plait_session_opts *opts, int rank);
 /* Runs an event through the table. Lead thread. */
 int pli_session_event(struct plait_session *s, enum pli_session_event event, int code, const char *text);
 /* A connection has opened or ended: count, on the lead context. Any thread. */
@@ -282,6 +279,13 @@ int pli_session_frame(struct pli_link *link, const struct pli_wire_msg *msg);
 /* The lead link of these sessions is lost. */
 void pli_session_link_lost(struct pli_link *link, int code, const char *text);
 struct plait_session *pli_session_by_sid(struct pli_list *sessions, const uint8_t *sid);
+
+/* session_open.c */
+int pli_session_set_opts(struct plait_session *s, const struct plait_session_opts *opts);
+int pli_session_opts_check(const struct plait_session_opts *opts);
+/* plait_session_open() to a rank of the job, -1: to anybody. */
+int pli_session_open_rank(struct plait_session **out, struct plait_ctx *ctx, const char *uri,
+                          const struct plait_session_opts *opts, int rank);
 
 /* service.c */
 int pli_service_open_frame(struct pli_link *link, const struct pli_wire_msg *msg);

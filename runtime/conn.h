@@ -366,13 +366,15 @@ int pli_conn_send_reply(struct plait_conn *c, uint32_t cookie, int status, const
 void pli_conn_send_receipt(struct plait_conn *c, uint32_t cookie, int status);
 void pli_conn_send_fin(struct plait_conn *c);
 void pli_conn_send_frame(struct plait_conn *c, const struct pli_wire_msg *msg); /* a LINK record, in order with the messages */
+/* Sends a record that carries the credit. */
+int pli_conn_send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more);
+void pli_conn_credit_now(struct plait_conn *c);
+void pli_conn_unblock(struct plait_conn *c);
+
+/* txqueue.c */
 /* Sends as much of m as fits and queues the rest, copied unless its bytes stay with the user. must: queue it even if nothing of it fits.
  * 0, PLAIT_E_AGAIN (then nothing was sent), PLAIT_E_BUSY, PLAIT_E_NOMEM. */
 int pli_conn_send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, bool must, bool more);
-/* Sends a record that carries the credit. */
-int pli_conn_send_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more);
-/* The same with the data gathered from pieces, of which it takes as many bytes as w1 says. gather.c */
-int pli_conn_gather_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, struct pli_cursor *from, const void *hdr, bool more);
 void pli_conn_pump(struct plait_conn *c);
 void pli_conn_push_work(struct pli_work *w);
 /* Puts a CONN_ACCEPT that still waits in txq among the control records, before an ABORT. */
@@ -382,8 +384,10 @@ bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie);
 /* If a message with this number is in txq, which has been sent in part then, a CANCEL follows in place of the rest. False: it is not there. */
 bool pli_conn_cut_short(struct plait_conn *c, uint32_t cookie);
 void pli_conn_txq_drop(struct plait_conn *c);
-void pli_conn_credit_now(struct plait_conn *c);
-void pli_conn_unblock(struct plait_conn *c);
+
+/* gather.c */
+/* As pli_conn_send_record(), with the data gathered from pieces, of which it takes as many bytes as w1 says. */
+int pli_conn_gather_record(struct plait_conn *c, uint32_t meta, uint64_t w1, uint64_t cookie, struct pli_cursor *from, const void *hdr, bool more);
 
 /* recv.c */
 int pli_reply_slow(struct plait_msg *req, const void *data, size_t len, unsigned flags);

@@ -110,7 +110,7 @@ struct pli_tr_ops {
     void (*flush)(struct pli_tr *tr);
     /* Most payload bytes (cookie, header and data) of one record at present; may grow. */
     uint32_t (*max_payload)(const struct pli_tr *tr);
-    /* Are several of the long records that were sent still unread, as far as that is known? May be NULL. */
+    /* Are long records that were sent still unread, as far as that is known? May be NULL. */
     bool (*behind)(struct pli_tr *tr);
 
     /* Delivers at most budget records through rx (a few more where the last of them lie together). Returns how many (writable() counts as

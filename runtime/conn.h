@@ -359,6 +359,8 @@ static inline uint32_t pli_conn_seen_since(const struct plait_conn *c, uint32_t 
 int pli_send_slow(struct plait_conn *c, const void *data, size_t len, unsigned flags);
 int pli_request_slow(struct plait_conn *c, const void *data, size_t len, unsigned flags, plait_reply_fn fn, void *arg);
 void pli_conn_update_limit(struct plait_conn *c);
+/* 0 if the connection is open and this is its thread. Otherwise PLAIT_E_CLOSED (no new `what`), PLAIT_E_AGAIN, or the context's error. */
+int pli_conn_check_open(struct plait_conn *c, const char *what);
 int pli_conn_refuse(struct plait_conn *c, size_t len); /* why nothing of that length can be sent now; 0: it can. The cold part of every send */
 int pli_conn_ring_full(struct plait_conn *c, int rc); /* rc, after on_writable was arranged for where it is PLAIT_E_AGAIN */
 /* out: header part, data or pieces, flags. offered: 0 it was not; the reply was sent, and its on_done follows with the receipt. */

@@ -290,18 +290,9 @@ static int again(struct plait_conn *c, const char *why)
 
 static __attribute__((noinline, cold)) int refuse(struct plait_conn *c)
 {
-    int rc;
+    int rc = pli_conn_check_open(c, "operations");
 
-    if (c->state == PLI_CONN_CLOSED) /* first: its context may be gone */
-        return pli_fail(PLAIT_E_CLOSED, "the connection is closed: %s", plait_strerror(c->end_code));
-    rc = pli_ctx_check(c->ctx);
-    if (rc < 0)
-        return rc;
-    if (c->state == PLI_CONN_OPENING)
-        return again(c, "the connection is not open yet");
-    if (c->state != PLI_CONN_OPEN)
-        return pli_fail(PLAIT_E_CLOSED, "the connection is being closed: no new operations");
-    return pli_fail(PLAIT_E_UNSUPPORTED, "one-sided operations need a peer on the same host, and %s is not", c->link->who);
+    return rc < 0 ? rc : pli_fail(PLAIT_E_UNSUPPORTED, "one-sided operations need a peer on the same host, and %s is not", c->link->who);
 }
 
 static inline int check(struct plait_conn *c)

@@ -44,8 +44,7 @@ static int again(struct plait_conn *c, const char *why)
     return pli_fail_const(PLAIT_E_AGAIN, why);
 }
 
-/* Why can nothing be sent? The cold part of every send. */
-__attribute__((noinline)) int pli_conn_refuse(struct plait_conn *c, size_t len)
+int pli_conn_check_open(struct plait_conn *c, const char *what)
 {
     int rc;
 
@@ -57,7 +56,17 @@ __attribute__((noinline)) int pli_conn_refuse(struct plait_conn *c, size_t len)
     if (c->state == PLI_CONN_OPENING)
         return again(c, "the connection is not open yet");
     if (c->state != PLI_CONN_OPEN)
-        return pli_fail(PLAIT_E_CLOSED, "the connection is being closed: no new messages");
+        return pli_fail(PLAIT_E_CLOSED, "the connection is being closed: no new %s", what);
+    return 0;
+}
+
+/* Why can nothing be sent? The cold part of every send. */
+__attribute__((noinline)) int pli_conn_refuse(struct plait_conn *c, size_t len)
+{
+    int rc = pli_conn_check_open(c, "messages");
+
+    if (rc < 0)
+        return rc;
     if (len > c->peer_max_msg)
         return pli_fail(PLAIT_E_TOOBIG, "a message of %zu bytes is over the %u that the peer accepts (max_msg)", len,
                         c->peer_max_msg);

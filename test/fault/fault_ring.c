@@ -4,20 +4,6 @@
 
 TestSuite(fault_ring, .timeout = 120);
 
-/* The server's connection ends with code, and its sentence contains word; nobody else notices. */
-static void expect_breach(struct hostile *h, struct innocent *in, const char *what, int code, const char *word)
-{
-    struct world *w = h->w;
-    struct log *srv = &w->srv[w->nsrv - 1];
-
-    WAIT(w, srv->closed, 1);
-    cr_assert_eq(srv->c_code, code, "%s: %s %s", what, plait_status_name(srv->c_code), srv->c_text);
-    cr_assert_not_null(strstr(srv->c_text, word), "%s: no '%s' in: %s", what, word, srv->c_text);
-    cr_assert_eq(srv->misuse, 0);
-    hostile_close(h);
-    innocent_check(w, in);
-}
-
 /* ---- records that are whole, but wrong ---- */
 
 struct bad_record {
@@ -83,7 +69,7 @@ Test(fault_ring, bad_records)
         hostile_open(h);
         hostile_record(h, pli_rec_meta(r->type, r->flags, r->hdr_len),
                        pli_rec_w1(r->len, r->chan < 0 ? h->chan : (uint32_t)r->chan, r->credit), r->cookie, NULL);
-        expect_breach(h, &in, r->what, PLAIT_E_PROTO, r->word);
+        expect_session_end(h, &in, r->what, PLAIT_E_PROTO, r->word);
     }
     innocent_end(w, &in);
     end_world(w);
@@ -121,7 +107,7 @@ Test(fault_ring, bad_records_while_closing)
         /* an outstanding request keeps the connection from closing */
         FAILS(plait_request(srv->conn[0], "x", 1, 0, on_reply, &o), 0);
         after_fin(h, &late[i]);
-        expect_breach(h, &in, late[i].what, PLAIT_E_PROTO, late[i].word);
+        expect_session_end(h, &in, late[i].what, PLAIT_E_PROTO, late[i].word);
         cr_assert_eq(o.n, 1);
         cr_assert_eq(o.status, PLAIT_E_PROTO);
     }
@@ -149,7 +135,7 @@ Test(fault_ring, a_long_message_that_goes_wrong)
             hostile_record(h, frag, pli_rec_w1(100, h->chan, 0), F(200), NULL);
         else
             hostile_record(h, pli_rec_meta(PLI_REC_FRAG, 0, 0), pli_rec_w1(i == 2 ? 101 : 0, h->chan, 0), 0, NULL);
-        expect_breach(h, &in, "a long message", PLAIT_E_PROTO, words[i]);
+        expect_session_end(h, &in, "a long message", PLAIT_E_PROTO, words[i]);
     }
     innocent_end(w, &in);
     end_world(w);
@@ -179,7 +165,7 @@ Test(fault_ring, more_messages_than_the_window_allows)
     cr_assert_eq(srv->nheld, 10);
     while (srv->nheld) /* held in place, they keep the memory of the link */
         plait_msg_release(srv->held[--srv->nheld]);
-    expect_breach(h, &in, "the window", PLAIT_E_PROTO, "window");
+    expect_session_end(h, &in, "the window", PLAIT_E_PROTO, "window");
     innocent_end(w, &in);
     end_world(w);
 }
@@ -194,7 +180,7 @@ Test(fault_ring, a_message_longer_than_was_agreed)
     w->accept.max_msg = 100;
     hostile_open(h);
     hostile_record(h, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(101, h->chan, 0), 0, NULL);
-    expect_breach(h, &in, "101 bytes", PLAIT_E_PROTO, "maximum");
+    expect_session_end(h, &in, "101 bytes", PLAIT_E_PROTO, "maximum");
     innocent_end(w, &in);
     end_world(w);
 }
@@ -215,7 +201,7 @@ Test(fault_ring, a_reply_that_comes_twice)
     HOSTILE_WAIT(h, h->records == 1);
     for (int i = 0; i < 2; i++)
         hostile_record(h, pli_rec_meta(PLI_REC_REPLY, PLI_RF_COOKIE, 0), pli_rec_w1(8, h->chan, 0), h->last_cookie, NULL);
-    expect_breach(h, &in, "twice", PLAIT_E_PROTO, "not outstanding");
+    expect_session_end(h, &in, "twice", PLAIT_E_PROTO, "not outstanding");
     cr_assert_eq(o.n, 1);
     cr_assert_eq(o.status, 0);
     innocent_end(w, &in);
@@ -247,7 +233,7 @@ Test(fault_ring, the_wrong_kind_of_answer)
         HOSTILE_WAIT(h, h->records == 1);
         hostile_record(h, pli_rec_meta(i ? PLI_REC_REPLY : PLI_REC_RECEIPT, PLI_RF_COOKIE, 0), pli_rec_w1(0, h->chan, 0),
                        h->last_cookie, NULL);
-        expect_breach(h, &in, "the wrong kind", PLAIT_E_PROTO, "not outstanding");
+        expect_session_end(h, &in, "the wrong kind", PLAIT_E_PROTO, "not outstanding");
         cr_assert_eq(o.n, 1);
         cr_assert_eq(o.status, PLAIT_E_PROTO);
     }
@@ -282,7 +268,7 @@ Test(fault_ring, lengths_beyond_the_ring)
 
         hostile_open(h);
         raw_header(h, pli_rec_meta(PLI_REC_ONEWAY, 0, cases[i].hdr_len), pli_rec_w1(cases[i].len, h->chan, 0));
-        expect_breach(h, &in, "a length", PLAIT_E_PROTO, "end of the ring");
+        expect_session_end(h, &in, "a length", PLAIT_E_PROTO, "end of the ring");
     }
     innocent_end(w, &in);
     end_world(w);
@@ -304,7 +290,7 @@ Test(fault_ring, a_record_across_the_end_of_the_ring)
         WAIT(w, w->srv[w->nsrv - 1].msgs, n + 1);
     }
     raw_header(h, pli_rec_meta(PLI_REC_ONEWAY, 0, 0), pli_rec_w1(49, h->chan, 0));
-    expect_breach(h, &in, "over the end", PLAIT_E_PROTO, "end of the ring");
+    expect_session_end(h, &in, "over the end", PLAIT_E_PROTO, "end of the ring");
     innocent_end(w, &in);
     end_world(w);
 }
@@ -410,7 +396,7 @@ Test(fault_ring, cursors_that_cannot_be)
         h->attached = false; /* it does not read any more */
         set_cursor(h, cursors[i]);
         send_until_full(srv, h);
-        expect_breach(h, &in, "beyond", PLAIT_E_BADPEER, "cursor");
+        expect_session_end(h, &in, "beyond", PLAIT_E_BADPEER, "cursor");
     }
     innocent_end(w, &in);
     end_world(w);
@@ -433,7 +419,7 @@ Test(fault_ring, a_cursor_that_goes_back)
     WAIT(w, srv->writable, 1);
     set_cursor(h, 199);
     send_until_full(srv, h);
-    expect_breach(h, &in, "back", PLAIT_E_BADPEER, "cursor");
+    expect_session_end(h, &in, "back", PLAIT_E_BADPEER, "cursor");
     innocent_end(w, &in);
     end_world(w);
 }
@@ -560,7 +546,7 @@ Test(fault_ring, answers_to_connections_that_nobody_opened)
             msg.end.code = PLAIT_E_CLOSED;
         }
         hostile_link_record(h, &msg);
-        expect_breach(h, &in, "an answer", PLAIT_E_PROTO, pli_wire_type_name(types[i % 4]));
+        expect_session_end(h, &in, "an answer", PLAIT_E_PROTO, pli_wire_type_name(types[i % 4]));
     }
     innocent_end(w, &in);
     end_world(w);

@@ -184,20 +184,6 @@ static uint32_t rec_len(uint32_t count)
     return (uint32_t)(sizeof(struct pli_ref_head) + count * sizeof(struct pli_ref));
 }
 
-static unsigned came;
-
-static void count_them(struct log *log, struct plait_conn *c, struct plait_msg *msg)
-{
-    log->misuse = 0; /* not aligned */
-    if (plait_conn_session(c) != log->s || msg->len == 5) { /* the innocent's */
-        echo(log, c, msg);
-        return;
-    }
-    came++;
-    if (msg->kind == PLAIT_REQUEST)
-        FAILS(plait_reply(msg, "ok", 2, 0), 0);
-}
-
 /* A good one arrives: the link has not been harmed. */
 static void expect_good(struct hostile *h)
 {
@@ -293,18 +279,6 @@ Test(fault_share, bad_references)
     plait_mem_release(mem);
 }
 
-static void expect_conn_end(struct hostile *h, struct innocent *in, int code, const char *word)
-{
-    struct world *w = h->w;
-    struct log *srv = &w->srv[w->nsrv - 1];
-
-    WAIT(w, srv->c_closed, 1);
-    cr_assert_eq(srv->c_code, code, "%s %s", plait_status_name(srv->c_code), srv->c_text);
-    cr_assert_not_null(strstr(srv->c_text, word), "no '%s' in: %s", word, srv->c_text);
-    hostile_close(h);
-    innocent_check(w, in);
-}
-
 Test(fault_share, reference_to_what_was_revoked)
 {
     struct plait_mem *mem = region();
@@ -321,7 +295,7 @@ Test(fault_share, reference_to_what_was_revoked)
     send_mem(h, PLI_MEM_REVOKE, 1, 0, -1);
     share_good(h, 2, mem);
     send_refs(h, ONE, 7, 0, 1, rec_len(1), &ref);
-    expect_conn_end(h, &in, PLAIT_E_ABORTED, "revoked");
+    expect_conn_end(h, &in, "a revoked one", PLAIT_E_ABORTED, "revoked");
     innocent_end(w, &in);
     end_world(w);
     plait_mem_release(mem);
@@ -349,7 +323,7 @@ Test(fault_share, references_that_are_too_long)
         HOSTILE_WAIT(h, came == 1);
         expect_good(h);
         send_refs(h, ONE, 7, 0, count + 1, rec_len(count + 1), refs);
-        expect_conn_end(h, &in, PLAIT_E_PROTO, "total length");
+        expect_conn_end(h, &in, "longer together than the greatest message", PLAIT_E_PROTO, "total length");
     }
     innocent_end(w, &in);
     end_world(w);
@@ -406,7 +380,7 @@ Test(fault_share, more_references_than_the_window_allows)
         send_refs(h, ONE, 7, 0, 1, rec_len(1), &ref);
     WAIT(w, srv->c_closed, 1);
     cr_assert_eq(srv->nheld, 10);
-    expect_conn_end(h, &in, PLAIT_E_PROTO, "window");
+    expect_conn_end(h, &in, "one more than the window", PLAIT_E_PROTO, "window");
     while (srv->nheld) {
         cr_assert_eq(((const char *)srv->held[srv->nheld - 1]->data)[0], 0);
         plait_msg_release(srv->held[--srv->nheld]);

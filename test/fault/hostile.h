@@ -518,4 +518,45 @@ static inline void innocent_end(struct world *w, struct innocent *in)
     check_log(&in->log);
 }
 
+/* ---- how it ends ---- */
+
+static inline void expect_sentence(const struct log *srv, const char *what, int code, const char *word)
+{
+    cr_assert_eq(srv->c_code, code, "%s: %s %s", what, plait_status_name(srv->c_code), srv->c_text);
+    cr_assert_not_null(strstr(srv->c_text, word), "%s: no '%s' in: %s", what, word, srv->c_text);
+}
+
+/* The server's connection ends with code, and its sentence contains word; nobody else notices. */
+static inline void expect_conn_end(struct hostile *h, struct innocent *in, const char *what, int code, const char *word)
+{
+    struct log *srv = &h->w->srv[h->w->nsrv - 1];
+
+    WAIT(h->w, srv->c_closed, 1);
+    expect_sentence(srv, what, code, word);
+    hostile_close(h);
+    innocent_check(h->w, in);
+}
+
+/* And its session with it. */
+static inline void expect_session_end(struct hostile *h, struct innocent *in, const char *what, int code, const char *word)
+{
+    struct log *srv = &h->w->srv[h->w->nsrv - 1];
+
+    WAIT(h->w, srv->closed, 1);
+    expect_sentence(srv, what, code, word);
+    cr_assert_eq(srv->misuse, 0);
+    hostile_close(h);
+    innocent_check(h->w, in);
+}
+
+/* The whole link, whose other end is named. */
+static inline void expect_link_end(struct hostile *h, struct innocent *in, const char *what, int code, const char *word)
+{
+    struct world *w = h->w;
+
+    expect_session_end(h, in, what, code, word);
+    expect_sentence(&w->srv[w->nsrv - 1], what, code, "peer process");
+    cr_assert_eq(ctx_stats(w->ctx[0]).mapped_bytes, 0);
+}
+
 #endif

@@ -14,6 +14,7 @@
 #include "runtime/link.h"
 #include "util/clock.h"
 #include "util/copy.h"
+#include "util/env.h"
 #include "util/err.h"
 #include "util/log.h"
 
@@ -218,21 +219,9 @@ static uint64_t break_even(int64_t read_short, int64_t read_long, int64_t copy_l
 /* PLAIT_CMA_MIN: bytes, or "never". */
 static uint64_t overridden(uint64_t min)
 {
-    const char *e = getenv("PLAIT_CMA_MIN");
-    unsigned long long v;
-    char *end;
-
-    if (!e || !*e)
-        return min;
-    if (strcmp(e, "never") == 0)
-        return PLI_CMA_NEVER;
-    errno = 0;
-    v = strtoull(e, &end, 10);
-    if (*end || errno || *e < '0' || *e > '9') {
-        pli_warn("PLAIT_CMA_MIN='%s' is not a number of bytes or 'never': what was measured counts", e);
-        return min;
-    }
-    return v;
+    if (pli_env_bytes(&min, "PLAIT_CMA_MIN", "never", PLI_CMA_NEVER) < 0)
+        pli_warn("%s; what was measured counts", pli_err_text());
+    return min;
 }
 
 /* May this process read there, and does it pay? */

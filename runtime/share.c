@@ -11,6 +11,7 @@
 #include "runtime/conn.h"
 #include "runtime/mem.h"
 #include "runtime/peermem.h"
+#include "util/env.h"
 #include "util/err.h"
 #include "util/log.h"
 
@@ -29,19 +30,8 @@ void pli_shares_unlock(void)
 
 int pli_share_mapped_max(uint64_t *bytes)
 {
-    const char *v = getenv("PLAIT_MAPPED_MAX");
-    unsigned long long n;
-    char *end;
-
     *bytes = PLI_SHARE_MAPPED_MAX;
-    if (!v || !*v)
-        return 0;
-    errno = 0;
-    n = strtoull(v, &end, 10);
-    if (*v < '0' || *v > '9' || *end || errno)
-        return pli_fail(PLAIT_E_INVAL, "PLAIT_MAPPED_MAX is '%s': it must be a number of bytes that a peer may have mapped here", v);
-    *bytes = n;
-    return 0;
+    return pli_env_bytes(bytes, "PLAIT_MAPPED_MAX", NULL, 0);
 }
 
 /* ---- ours: the table ---- */

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Numbers from the environment. */
+#ifndef PLI_UTIL_ENV_H
+#define PLI_UTIL_ENV_H
+
+#include <stdint.h>
+
+/* Bytes from the variable name: a decimal number, or word (NULL: there is none), which means means. Not set or empty: *bytes is left as it is.
+ * 0, or PLAIT_E_INVAL with a sentence that names the variable and its value, *bytes left as it is. Any thread. */
+int pli_env_bytes(uint64_t *bytes, const char *name, const char *word, uint64_t means);
+
+#endif

@@ -2,38 +2,19 @@
 /* The other process of the tests of one-sided operations:
  *   rma_peer own            prints its URI, exports a region to whoever asks, until its standard input ends
  *   rma_peer use ID N URI   N rounds on the region of the owner there (0: for ever) */
-#include <sys/epoll.h>
-#include <unistd.h>
 #include "test/proc/rma_load.h"
-
-static struct plait_ctx *ctx;
-
-static int fail(const char *what)
-{
-    fprintf(stderr, "rma_peer: %s: %s\n", what, plait_error_text());
-    return 1;
-}
-
-static void on_stdin(int fd, uint32_t events, void *arg)
-{
-    (void)fd;
-    (void)events;
-    (void)arg;
-    plait_ctx_stop(ctx);
-}
+#include "test/proc/peer.h"
 
 static int own(void)
 {
     struct plait_listener *l;
-    struct plait_watch *watch;
     struct rma_owner o;
 
     if (rma_owner_start(&o, ctx, &l) < 0)
         return fail("listening");
-    printf("%s\n", plait_listener_uri(l));
-    fflush(stdout);
-    if (plait_watch_create(&watch, ctx, STDIN_FILENO, EPOLLIN, on_stdin, NULL) < 0 || plait_ctx_run(ctx, -1) < 0)
-        return fail("running");
+    say(plait_listener_uri(l));
+    if (peer_run() != 0)
+        return 1;
     plait_mem_release(o.mem);
     return plait_ctx_destroy(ctx);
 }
@@ -46,14 +27,12 @@ static int use(unsigned id, unsigned long n, const char *uri)
 
     if (rma_user_open(&u, ctx, uri) < 0 || rma_user_ask(&u) < 0)
         return fail("opening");
-    printf("open\n");
-    fflush(stdout);
+    say("open");
     for (unsigned long i = 0; rc == 0 && (n == 0 || i < n); i++)
         rc = rma_round(&u, id, (uint32_t)i, &guess);
     if (rc)
         return rc > 0 ? fail("other bytes came back than were put") : fail("a round");
-    printf("done\n");
-    fflush(stdout);
+    say("done");
     plait_session_close(u.s);
     while (!u.closed && plait_ctx_poll(ctx) >= 0)
         continue;

@@ -11,42 +11,16 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <unistd.h>
 #include "test/proc/session_load.h"
+#include "test/proc/peer.h"
 
-static struct plait_ctx *ctx;
 static struct load load;
-
-static int fail(const char *what)
-{
-    fprintf(stderr, "session_peer: %s: %s\n", what, plait_error_text());
-    return 1;
-}
-
-static void on_stdin(int fd, uint32_t events, void *arg)
-{
-    (void)fd;
-    (void)events;
-    (void)arg;
-    plait_ctx_stop(ctx);
-}
-
-static void say(const char *text)
-{
-    printf("%s\n", text);
-    fflush(stdout);
-}
 
 static int run(void)
 {
-    struct plait_watch *watch;
-
-    if (plait_watch_create(&watch, ctx, STDIN_FILENO, EPOLLIN, on_stdin, NULL) < 0)
-        return fail("watching standard input");
-    if (plait_ctx_run(ctx, -1) < 0)
-        return fail("running");
+    if (peer_run() != 0)
+        return 1;
     load_release(&load);
     plait_ctx_destroy(ctx);
     return load.wrong ? fail("wrong content") : 0;

@@ -550,19 +550,20 @@ Test(offer_into, times_out_in_the_middle)
     out.into = &iov;
     out.ninto = 1;
     out.timeout_us = 20000;
+    pli_clock_fake_start(pli_clock_now());
     FAILS(plait_sendx(cli.conn[0], &out), 0);
     while (!((char *)iov.iov_base)[100000] && polls++ < 1000000)
         poll_all(w);
-    usleep(25000); /* the time-out is to pass while nothing is received */
-    while (came.n == 0 && polls++ < 1000000)
-        poll_all(w);
-    if (came.status == PLAIT_E_TIMEDOUT) {
-        memset(iov.iov_base, 0, iov.iov_len);
-        settle(w);
-        for (size_t i = 0; i < iov.iov_len; i++)
-            cr_assert_eq(((char *)iov.iov_base)[i], 0);
-    }
+    cr_assert_eq(came.n, 0, "half of it is there");
+    pli_clock_fake_advance(25 * PLI_NS_PER_MS);
+    w->ctx[1]->slow_in = 1; /* timers are looked at in the next pass */
+    WAIT(w, came.n, 1);
+    cr_assert_eq(came.status, PLAIT_E_TIMEDOUT);
+    pli_clock_fake_stop();
+    memset(iov.iov_base, 0, iov.iov_len);
     settle(w);
+    for (size_t i = 0; i < iov.iov_len; i++)
+        cr_assert_eq(((char *)iov.iov_base)[i], 0);
     cr_assert_eq(came.n, 1);
     cr_assert_eq(conn_info(cli.conn[0]).pending, 0);
     end_session(w, &cli);

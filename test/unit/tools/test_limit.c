@@ -160,12 +160,20 @@ Test(limit, peer_killed_while_idle, .timeout = 60)
     limit_pair_close(p);
 }
 
-static void kill_later(int pid)
+/* Kills it once it has worked for a while: idle it sleeps. Then any moment must do, and the round is far longer. */
+static void kill_in_round(int pid)
 {
-    struct timespec t = {.tv_nsec = 50000000};
+    struct timespec begin, now;
+    clockid_t clock;
 
-    if (fork() == 0) { /* the moment does not matter: the round is far longer, and any moment must do */
-        nanosleep(&t, NULL);
+    cr_assert_eq(clock_getcpuclockid(pid, &clock), 0);
+    cr_assert_eq(clock_gettime(clock, &begin), 0);
+    if (fork() == 0) {
+        do {
+            sched_yield();
+            if (clock_gettime(clock, &now) != 0)
+                _exit(1);
+        } while ((now.tv_sec - begin.tv_sec) * 1000000000L + now.tv_nsec - begin.tv_nsec < 2000000);
         kill(pid, SIGKILL);
         _exit(0);
     }
@@ -182,7 +190,7 @@ Test(limit, peer_killed_in_a_round, .timeout = 120)
     for (what = 0; what < 5; what++) {
         struct limit_pair *p = open_pair(-1, -1);
 
-        kill_later(limit_pair_pid(p));
+        kill_in_round(limit_pair_pid(p));
         switch (what) {
         case 0:
             rc = limit_lat_run(p, 1u << 31, &lat);

@@ -87,7 +87,7 @@ def parse(text):
     items, comment, pos = [], "", 0
     token = re.compile(
         r"(?P<section>/\* ---- .*? ---- \*/)|(?P<doc>/\*\*(?!<).*?\*/)|(?P<skip>/\*.*?\*/)"
-        r"|(?P<define>^#define[^\n]*(?:\\\n[^\n]*)*)|(?P<pre>^#[^\n]*)"
+        r"|(?P<define>^#define(?:/\*.*?\*/|\\\n|[^\n])*)|(?P<pre>^#[^\n]*)"
         r"|(?P<function>^PLAIT_API\b[^;]*;)|(?P<type>^(?:enum|struct)\s+\w+\s*\{.*?^\};|^typedef[^;]*;)"
         r"|(?P<forward>^struct \w+;)|(?P<blank>\n\s*\n)", re.M | re.S)
     while True:

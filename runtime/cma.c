@@ -250,8 +250,8 @@ static int try_it(struct pli_link *link, const struct pli_wire_msg *msg, uint64_
     return rc;
 }
 
-/* The process must be the one that the kernel says is at the other end, not one that the peer names; and of our own user: reading may wait for whoever
- * serves a page (userfaultfd, FUSE), and what we may read is not for others to choose. */
+/* The process must be the one that the kernel says is at the other end, not one that the peer names; and of our own user: reading may
+ * wait for whoever serves a page (userfaultfd, FUSE), and what we may read is not for others to choose. */
 static int check_peer(const struct pli_link *link)
 {
     if (link->pid <= 0)

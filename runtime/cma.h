@@ -3,9 +3,10 @@
  *
  * Whether that is allowed is found out once for each link: the side that would offer addresses asks the other to read some of its memory
  * (PROBE), and that one tries, takes the time, and says from how many bytes on it would rather read than get the bytes through the ring
- * (PROBED). A process that may not read (another user namespace, Yama, a process that is not dumpable) says so, and gets everything through the ring.
- * It reads only the process that the kernel says is at the other end of the control channel, and only one of its own user. The block that is read first begins with bytes
- * that the peer said it would: that guards against accidents with process numbers, not against the peer. */
+ * (PROBED). A process that may not read (another user namespace, Yama, a process that is not dumpable) says so, and gets everything
+ * through the ring. It reads only the process that the kernel says is at the other end of the control channel, and only one of its own
+ * user. The block that is read first begins with bytes that the peer said it would: that guards against accidents with process numbers,
+ * not against the peer. */
 #ifndef PLI_RUNTIME_CMA_H
 #define PLI_RUNTIME_CMA_H
 

@@ -44,7 +44,8 @@ struct pli_req {
         plait_done_fn on_done;
     };
     void *arg;
-    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 any of: more, share, 41 offered, 42 given up, 43 due; 48..63 if free: index of the next free entry */
+    uint64_t key;       /* bits 0..31 cookie, 32..39 enum pli_req_kind, 40 any of: more, share, 41 offered, 42 given up, 43 due;
+                           48..63 if free: index of the next free entry */
     struct pli_req_more *more; /* NULL unless the key says so */
     uint32_t seq;       /* order of sending, for completion in order at the end */
     uint16_t share;     /* 1 + slot of the share that the message names; 0: none, or see more. The same */
@@ -411,7 +412,8 @@ void pli_conn_fill(struct pli_msg *m, struct plait_conn *c, const void *hdr, uin
 
 /* parts.c: long messages in parts */
 int pli_conn_part_first(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len);
-int pli_conn_whole(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len); /* in one record, but to be announced */
+/* in one record, but to be announced */
+int pli_conn_whole(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *hdr, const void *data, uint32_t len);
 int pli_conn_part_more(struct plait_conn *c, const void *data, uint32_t len);
 void pli_conn_asm_drop(struct plait_conn *c);
 bool pli_conn_asm_is(const struct plait_conn *c, uint32_t number); /* the request or message with a receipt that is coming in has that number */

@@ -45,9 +45,8 @@ struct plait_mem *pli_mem_find(const void *addr, size_t len);
 void pli_mem_hold(struct plait_mem *m);
 /* One less; the last one unmaps. Any thread; takes the lock of the index for a moment. */
 void pli_mem_put(struct plait_mem *m);
-/* A new descriptor of an allocated region, the caller's, through which nobody can write, whatever fd allows; processes of the same user can open it again
- * through /proc. PLAIT_E_NOFILE, SYSTEM. Any
- * thread; does not block. */
+/* A new descriptor of an allocated region, the caller's, through which nobody can write, whatever fd allows; processes of the same user
+ * can open it again through /proc. PLAIT_E_NOFILE, SYSTEM. Any thread; does not block. */
 int pli_mem_open_readonly(const struct plait_mem *m);
 
 /* ---- among mem*.c and pool*.c ---- */

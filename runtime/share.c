@@ -261,7 +261,8 @@ void pli_shares_released(struct plait_mem *mem)
     mem->released = true;
     pli_list_foreach(node, &mem->shares) {
         struct pli_share *s = pli_container_of(node, struct pli_share, of_mem);
-        struct plait_ctx *ctx = s->link->ctx; /* as long as the share is in the list, the context lives, or is being destroyed and drops its posts later */
+        /* as long as the share is in the list, the context lives, or is being destroyed and drops its posts later */
+        struct plait_ctx *ctx = s->link->ctx;
 
         atomic_store_explicit(&s->released, true, memory_order_relaxed);
         if (!ctx->forked && !atomic_exchange_explicit(&ctx->mem_posted, true, memory_order_acq_rel))

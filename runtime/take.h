@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Offered messages that are copied to where they are wanted: short ones at once, long ones in slices between the passes over the links
- * (pace.h). Those in place are given at once, but while others talk one in a pass. While a connection copies one, what comes on it waits behind, in order; other connections go on. */
+ * (pace.h). Those in place are given at once, but while others talk one in a pass. While a connection copies one, what comes on it waits
+ * behind, in order; other connections go on. */
 #ifndef PLI_RUNTIME_TAKE_H
 #define PLI_RUNTIME_TAKE_H
 

@@ -39,7 +39,8 @@ struct plait_pool;
 #define PLAIT_MEM_PAGE_2M ((size_t)2 << 20) /**< huge pages of 2 MiB */
 #define PLAIT_MEM_PAGE_1G ((size_t)1 << 30) /**< huge pages of 1 GiB */
 
-#define PLAIT_MEM_WRITABLE 0x1u /**< it can be exported for writing, plait_mem_export(); without, the memory itself lets no peer write. Messages from it are copied */
+#define PLAIT_MEM_WRITABLE 0x1u /**< it can be exported for writing, plait_mem_export(); without, the memory itself lets no peer write.
+                                     Messages from it are copied */
 
 /* ---- regions ---- */
 

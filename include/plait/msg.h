@@ -41,7 +41,8 @@ struct plait_msg {
     struct plait_conn *conn;
 };
 
-#define PLAIT_MORE 0x1u   /**< more messages follow at once: this one may wait for them (until plait_flush(), a send without it, or the end of the poll) */
+#define PLAIT_MORE 0x1u   /**< more messages follow at once: this one may wait for them (until plait_flush(), a send without it, or the
+                               end of the poll) */
 #define PLAIT_NOCOPY 0x2u /**< (plait_sendx, plait_replyx) data stays with the caller, unchanged, until done: a long message is sent from
                                there, or read there by the peer */
 #define PLAIT_IOV_MAX 256u /**< most pieces of a message */
@@ -116,8 +117,8 @@ PLAIT_API int plait_reply_error(struct plait_msg *req, int code);
  * PLAIT_E_CANCELED if the peer's user has not got it and will not; as always, if he has. A request that he has got is completed with
  * PLAIT_E_CANCELED, too, unless he can still read its memory (PLAIT_NOCOPY, offered): then its reply is waited for. A reply that is given up
  * ends its request with PLAIT_E_CANCELED at the requester. Their receiver hears of it only if they had been announced: on_offer_canceled.
- * @return 0, again for what has been given up before and is not completed yet; PLAIT_E_NOTFOUND (no such message: it may have been completed), PLAIT_E_CLOSED, PLAIT_E_NOMEM (some may have been given up).
- *         Never blocks. Owner thread, callbacks too.
+ * @return 0, again for what has been given up before and is not completed yet; PLAIT_E_NOTFOUND (no such message: it may have been
+ * completed), PLAIT_E_CLOSED, PLAIT_E_NOMEM (some may have been given up). Never blocks. Owner thread, callbacks too.
  */
 PLAIT_API int plait_cancel(struct plait_conn *conn, const void *arg);
 

@@ -49,8 +49,9 @@ struct plait_conn_ops {
      *  plait_msg_hold(). A request that is neither replied to nor held is answered with PLAIT_E_NOREPLY. */
     void (*on_message)(struct plait_conn *conn, struct plait_msg *msg, void *arg);
     /** A request or one-way message that was offered, that comes in parts, or that has at least offer_min bytes, is announced, once, before
-     *  any of its data has moved; on_message follows when it is there, before anything else is announced, or on_offer_canceled, or on_closed. Say where the data is to be put with
-     *  plait_offer_into() or plait_offer_copy(), or do nothing: then it is given in place, or in a buffer of plait's. offer is valid until the callback returns. */
+     *  any of its data has moved; on_message follows when it is there, before anything else is announced, or on_offer_canceled, or
+     *  on_closed. Say where the data is to be put with plait_offer_into() or plait_offer_copy(), or do nothing: then it is given in place,
+     *  or in a buffer of plait's. offer is valid until the callback returns. */
     void (*on_offer)(struct plait_conn *conn, struct plait_offer *offer, void *arg);
     /** The message that was announced last does not come: its sender has given it up (plait_cancel()). The memory that plait_offer_into() was
      *  told of is the user's again. Nobody but this tells him so: whoever calls plait_offer_into() should have it. offer is as it was, but for

@@ -54,7 +54,8 @@ enum plait_status {
     /* the peer */
     PLAIT_E_PEERDIED = -301,  /**< the peer process ended, or its control channel was cut */
     PLAIT_E_VERSION = -302,   /**< the peer speaks another version of the protocol */
-    PLAIT_E_PERM = -303,      /**< the peer runs as a user that is not allowed here; of a one-sided operation: its key does not allow it, and nothing else is harmed */
+    PLAIT_E_PERM = -303,      /**< the peer runs as a user that is not allowed here; of a one-sided operation: its key does not allow it,
+                                   and nothing else is harmed */
     PLAIT_E_BADPEER = -304,   /**< what the peer gave (memory, sizes, seals) cannot be trusted */
 
     /* this context, this process, its arguments */

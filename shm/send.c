@@ -6,7 +6,6 @@
 
 #define MAX_RECORD 8192u /* bytes of one record in the ring at most: longer ones go to the bulk area, or in parts, whose two copies overlap */
 #define BULK_MIN 1024u     /* bytes of a part of a long message that is worth a place in the bulk area */
-#define BEHIND 0u          /* long records unread: the consumer has enough to do */
 #define GROW_AFTER 16u   /* full rings before a larger one is made */
 
 void pli_shm_want_space(struct pli_shm *s, bool on)
@@ -123,7 +122,7 @@ bool pli_shm_behind(struct pli_tr *tr)
 
     if (!s->bulk.up || !pli_shm_bulk_refresh(s)) /* a bad cursor is reported by the next poll */
         return false;
-    return s->bulk.tail - s->bulk.head > BEHIND;
+    return s->bulk.tail != s->bulk.head;
 }
 
 /* Publishes what has been written into the bulk area. */

@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include "plait/plait.h"
+#include "runtime/pace.h"
 
 #define LOAD_IN_FLIGHT 32
 #define LOAD_HELD 8
 
 /* Of the modes offers and holds: so many messages in flight, of so many bytes; message n is full of the number n. */
 #define OFFERS 8u
-#define OFFER_LEN 200000u
+#define OFFER_LEN (3 * PLI_PACE_COARSE + 1000u) /* several slices */
 
 struct load {
     struct plait_conn *conn;

@@ -167,6 +167,22 @@ int pli_cma_read(struct pli_link *link, struct pli_cursor *from, struct pli_curs
     return 0;
 }
 
+void pli_cma_refused(struct pli_link *link)
+{
+    if (link->cma.refused)
+        return;
+    link->cma.refused = true;
+    link->ctx->st.cma_refused++;
+    pli_info("%s: it was allowed before; long messages come through the ring from here on", pli_err_text());
+}
+
+void pli_cma_unread(struct pli_link *link)
+{
+    if (link->cma.peer_reads == PLI_CMA_YES)
+        pli_info("%s cannot read this process's memory any more, long messages go through the ring", link->who);
+    link->cma.peer_reads = PLI_CMA_NO;
+}
+
 /* ---- finding out ---- */
 
 /* Best time in ns of some readings of len bytes, or a negative code. */

@@ -4,7 +4,8 @@
  * Whether that is allowed is found out once for each link: the side that would offer addresses asks the other to read some of its memory
  * (PROBE), and that one tries, takes the time, and says from how many bytes on it would rather read than get the bytes through the ring
  * (PROBED). A process that may not read (another user namespace, Yama, a process that is not dumpable) says so, and gets everything
- * through the ring. It reads only the process that the kernel says is at the other end of the control channel, and only one of its own
+ * through the ring. If it may not any more when a message has been offered so, it asks for the bytes (NEED, see take.h), and no further
+ * ones are offered. It reads only the process that the kernel says is at the other end of the control channel, and only one of its own
  * user. The block that is read first begins with bytes that the peer said it would: that guards against accidents with process numbers,
  * not against the peer. */
 #ifndef PLI_RUNTIME_CMA_H
@@ -28,6 +29,7 @@ struct pli_cma {
     uint64_t min;                  /* bytes from which the peer would rather read; PLI_CMA_NEVER. Only with YES */
     bool asked;                    /* PROBE has come */
     bool may_read;                 /* we may read there: it has been answered with yes */
+    bool refused;                  /* and the kernel has refused it since */
     int pidfd;                     /* the peer's process: a number may be used again */
 };
 
@@ -45,6 +47,10 @@ int pli_cma_frame(struct pli_link *link, const struct pli_wire_msg *msg, int *fd
  * PLAIT_E_BADPEER: the peer has no such memory; PLAIT_E_PERM: it may not be read any more; PLAIT_E_PEERDIED; PLAIT_E_SYSTEM. On an error some
  * bytes may have been written. Blocks for the copy. */
 int pli_cma_read(struct pli_link *link, struct pli_cursor *from, struct pli_cursor *into, size_t len);
+/* It was refused (PLAIT_E_PERM): counts it, and it is not to be tried again. */
+void pli_cma_refused(struct pli_link *link);
+/* The peer says that it may not read here any more: nothing is offered so from here on. */
+void pli_cma_unread(struct pli_link *link);
 /* After the last of a message's bytes: 0, or PLAIT_E_PEERDIED. A process that ended may have left its number to another one: what was
  * read is nobody's word then. */
 int pli_cma_still_there(struct pli_link *link);

@@ -30,7 +30,9 @@ struct pli_req_more {
     struct plait_conn *conn;
     uint32_t index;
     struct pli_pieces *into;    /* where the reply's data is put, or NULL */
-    struct plait_mem **mems;   /* regions that the message names by addresses, a reference on each; NULL: none */
+    struct pli_pieces *named;  /* what the message names by addresses, or NULL */
+    bool needed;               /* the peer cannot read there and has asked for the bytes */
+    struct plait_mem **mems;   /* regions of these, a reference on each; NULL: none */
     uint32_t nmems;
     uint32_t nshares;
     uint16_t shares[];         /* slots of the shares that the message names, if they are several */
@@ -320,8 +322,9 @@ void pli_req_free(struct plait_conn *c, uint32_t index, bool replied); /* replie
 struct pli_req *pli_req_find(struct plait_conn *c, uint32_t cookie); /* NULL: no such number is in use */
 int pli_req_set_timeout(struct plait_conn *c, uint32_t index, uint64_t timeout_us); /* PLAIT_E_NOMEM, as the next two */
 int pli_req_set_into(struct plait_conn *c, uint32_t index, const struct iovec *iov, unsigned niov);
-/* Takes the references of the regions over, also on error. PLAIT_E_NOMEM. */
-int pli_req_set_mems(struct plait_conn *c, uint32_t index, struct plait_mem *const *mems, uint32_t n);
+/* The message's data, which its record names by addresses. Takes the references of the regions over, also on error. PLAIT_E_NOMEM. */
+int pli_req_set_named(struct plait_conn *c, uint32_t index, const struct iovec *iov, unsigned niov, struct plait_mem *const *mems,
+                      uint32_t n);
 int pli_req_set_shares(struct plait_conn *c, uint32_t index, const uint16_t *slots, uint32_t n); /* takes them (pli_share_take()) */
 /* Where the reply of len bytes to the request is to be put, for the caller to free; NULL: anywhere. *rc: PLAIT_E_NOMEM. */
 struct pli_pieces *pli_req_into(const struct pli_req *r, size_t len, const void *hdr, uint32_t hdr_len, int *rc);
@@ -378,13 +381,17 @@ void pli_conn_unblock(struct plait_conn *c);
 /* Sends as much of m as fits and queues the rest, copied unless its bytes stay with the user. must: queue it even if nothing of it fits.
  * 0, PLAIT_E_AGAIN (then nothing was sent), PLAIT_E_BUSY, PLAIT_E_NOMEM. */
 int pli_conn_send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy, bool must, bool more);
+/* Sends m, with nothing that must come after older messages, before what waits; in parts if it is FILL. Later in the pass.
+ * PLAIT_E_NOMEM. */
+int pli_conn_send_first(struct plait_conn *c, struct pli_txmsg *m, bool copy);
 void pli_conn_pump(struct plait_conn *c);
 void pli_conn_push_work(struct pli_work *w);
 /* Puts a CONN_ACCEPT that still waits in txq among the control records, before an ABORT. */
 void pli_conn_frames_first(struct plait_conn *c);
-/* Does the request or message with a receipt of this number still wait in txq? */
+/* Does the request or message with a receipt of this number still wait in txq, or bytes of it that the peer asked for? */
 bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie);
-/* If a message with this number is in txq, which has been sent in part then, a CANCEL follows in place of the rest. False: it is not there. */
+/* If a message with this number is in txq, or what the peer asked for of it, a CANCEL follows in place of the rest: some of it has been
+ * sent then. False: it is not there. */
 bool pli_conn_cut_short(struct plait_conn *c, uint32_t cookie);
 void pli_conn_txq_drop(struct plait_conn *c);
 

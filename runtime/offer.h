@@ -36,6 +36,9 @@ struct pli_offer {
  * shares with the entry. reply: it must be accepted, and its receipt's number is that of the entry. 1: done. 0: it cannot be offered (now): push
  * it. Negative: as pli_conn_send_or_queue(), PLAIT_E_NOMEM; the entry is to be freed. */
 int pli_offer_send(struct plait_conn *c, struct pli_txmsg *m, uint32_t index, const struct plait_out *out, bool reply);
+/* NEED came: the peer cannot read the message of that number where it lies. Its bytes follow as FILL records, before all that waits. 0 or a
+ * negative code: the link fails. */
+int pli_offer_needed(struct plait_conn *c, uint32_t cookie);
 /* PLAIT_TAKE and PLAIT_MAPPED_MAX of the environment: *take is changed if the first is set; NULL: only checked. PLAIT_E_INVAL. */
 int pli_offer_env(unsigned *take);
 

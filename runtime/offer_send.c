@@ -16,6 +16,7 @@ struct draft {
     uint32_t nslots;
     struct plait_mem *mems[PLAIT_IOV_MAX]; /* of pieces that are named by their addresses: a reference on each */
     uint32_t nmems;
+    bool addresses;
 };
 
 static void name_share(struct draft *d, const struct pli_share *s)
@@ -61,6 +62,7 @@ static void put_mems(struct draft *d)
 static bool name_addresses(const struct iovec *iov, unsigned niov, bool any, struct draft *d)
 {
     d->nslots = d->rec.head.count = d->nmems = 0;
+    d->addresses = true;
     for (unsigned i = 0; i < niov; i++) {
         struct plait_mem *mem = iov[i].iov_len ? pli_mem_find(iov[i].iov_base, iov[i].iov_len) : NULL;
 
@@ -83,6 +85,7 @@ static bool name_addresses(const struct iovec *iov, unsigned niov, bool any, str
 static bool name_data(struct plait_conn *c, const struct iovec *iov, unsigned niov, size_t len, struct draft *d)
 {
     d->nslots = d->nmems = 0;
+    d->addresses = false;
     if (c->take != PLAIT_TAKE_CMA && name_pieces(c, iov, niov, d))
         return true;
     return pli_cma_wanted(c->link, len, c->take == PLAIT_TAKE_CMA) && name_addresses(iov, niov, c->take == PLAIT_TAKE_CMA, d);
@@ -102,8 +105,8 @@ int pli_offer_send(struct plait_conn *c, struct pli_txmsg *m, uint32_t index, co
     d.rec.head = (struct pli_ref_head){ .receipt = reply ? pli_req_cookie(&c->reqs[index]) : 0 };
     if (!name_data(c, iov, niov, pli_iov_len(iov, niov), &d))
         return 0;
-    if (d.nmems)
-        rc = pli_req_set_mems(c, index, d.mems, d.nmems);
+    if (d.addresses)
+        rc = pli_req_set_named(c, index, iov, niov, d.mems, d.nmems);
     else
         rc = d.nslots ? pli_req_set_shares(c, index, d.slots, d.nslots) : 0;
     if (rc < 0)
@@ -117,6 +120,28 @@ int pli_offer_send(struct plait_conn *c, struct pli_txmsg *m, uint32_t index, co
     c->reqs[index].key |= PLI_REQ_ODD | PLI_REQ_OFFERED;
     c->ctx->st.offers_sent++;
     return 1;
+}
+
+int pli_offer_needed(struct plait_conn *c, uint32_t cookie)
+{
+    struct pli_req *r = pli_req_find(c, cookie);
+    struct pli_req_more *more = r && r->key & PLI_REQ_OFFERED ? r->more : NULL;
+    struct pli_txmsg m = { .meta = pli_rec_meta(PLI_REC_FILL, 0, 0), .cookie = cookie, .chan = c->peer_chan, .started = true };
+    int rc;
+
+    if (!more || !more->named || more->needed || pli_conn_is_queued(c, cookie))
+        return pli_conn_breach(c, "the bytes of a message are asked for that was not offered by its addresses, or twice");
+    more->needed = true;
+    pli_cma_unread(c->link);
+    if (r->key & PLI_REQ_GIVEN_UP) /* the peer will hear of it */
+        return 0;
+    m.from = (struct pli_cursor){ more->named->iov, 0 };
+    m.len = pli_iov_len(more->named->iov, more->named->niov);
+    rc = pli_conn_send_first(c, &m, false);
+    if (rc < 0)
+        return pli_conn_event(c, PLI_CEV_ABORT, rc, "no memory to send an offered message that cannot be read");
+    c->ctx->st.long_pushed++;
+    return 0;
 }
 
 int pli_offer_env(unsigned *take)

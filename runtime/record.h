@@ -32,7 +32,10 @@ enum pli_rec_type {
     PLI_REC_LINK = 10,   /* channel PLI_CHAN_LINK; data: a frame of wire.h (CONN_OPEN, CONN_ACCEPT, CONN_REFUSE), in order with the data */
     PLI_REC_CANCEL = 11, /* cookie: the sender's number of a message, or of the receipt of its reply: it need not be delivered any more.
                             Also in place of its further parts */
-    PLI_REC_LAST = 11,
+    PLI_REC_NEED = 12,   /* cookie: the peer's number of a message that it offered by addresses, or of the receipt of its reply:
+                            they cannot be read */
+    PLI_REC_FILL = 13,   /* nothing but data: the next bytes of the message that NEED named */
+    PLI_REC_LAST = 13,
     PLI_REC_TRANSPORT = 0xf0, /* this and above: the transport's own, never delivered */
 };
 

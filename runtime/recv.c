@@ -389,6 +389,14 @@ static __attribute__((noinline)) int rx_rare(struct plait_conn *c, uint32_t meta
         if (!(flags & PLI_RF_COOKIE))
             return pli_conn_breach(c, "a message is given up without its number");
         return pli_take_cancel(c, (uint32_t)cookie);
+    case PLI_REC_NEED:
+        if (!(flags & PLI_RF_COOKIE))
+            return pli_conn_breach(c, "the bytes of a message are asked for without its number");
+        return pli_offer_needed(c, (uint32_t)cookie);
+    case PLI_REC_FILL:
+        if (meta != pli_rec_meta(PLI_REC_FILL, 0, 0))
+            return pli_conn_breach(c, "the flags of bytes that were asked for");
+        return pli_take_fill(c, p, len);
     case PLI_REC_FIN:
         return pli_conn_event(c, PLI_CEV_RX_FIN, 0, NULL);
     case PLI_REC_DONE:

@@ -84,6 +84,7 @@ static void drop_more(struct plait_conn *c, struct pli_req *r)
         pli_share_give(c->held_link, more->shares[i]);
     put_mems(more->mems, more->nmems);
     free(more->mems);
+    pli_pieces_free(more->named);
     free(more);
 }
 
@@ -192,17 +193,22 @@ struct pli_pieces *pli_req_into(const struct pli_req *r, size_t len, const void 
     return place;
 }
 
-int pli_req_set_mems(struct plait_conn *c, uint32_t index, struct plait_mem *const *mems, uint32_t n)
+int pli_req_set_named(struct plait_conn *c, uint32_t index, const struct iovec *iov, unsigned niov, struct plait_mem *const *mems,
+                      uint32_t n)
 {
-    struct plait_mem **kept = malloc(n * sizeof(mems[0]));
-    struct pli_req_more *more = kept ? more_of(c, index, 0) : NULL;
+    struct plait_mem **kept = malloc(n * sizeof(mems[0]) + 1);
+    struct pli_pieces *named = kept ? pli_pieces_new(iov, niov, SIZE_MAX, NULL, 0) : NULL;
+    struct pli_req_more *more = named ? more_of(c, index, 0) : NULL;
 
     if (!more) {
+        pli_pieces_free(named);
         free(kept);
         put_mems(mems, n);
         return pli_fail(PLAIT_E_NOMEM, "no memory for what goes with a message");
     }
-    memcpy(kept, mems, n * sizeof(mems[0]));
+    if (n)
+        memcpy(kept, mems, n * sizeof(mems[0]));
+    more->named = named;
     more->mems = kept;
     more->nmems = n;
     return 0;
@@ -279,6 +285,7 @@ void pli_req_table_free(struct plait_conn *c)
 
         if (more) { /* the regions are the parent's */
             pli_pieces_free(more->into);
+            pli_pieces_free(more->named);
             free(more->mems);
         }
         free(more);

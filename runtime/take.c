@@ -14,6 +14,9 @@
  * used up. */
 #define BEHIND_MAX 256u
 #define BEHIND_BYTES (64u << 10)
+/* But behind one whose bytes were asked for there is nothing to finish. What its peer sends before it looks at the question, one message as
+ * long as they may be among that, must find room. */
+#define BEHIND_ASKED ((size_t)64 << 20)
 
 #define CALL_MIN (8u << 10) /* bytes for one call of process_vm_readv(), which takes a microsecond for itself */
 
@@ -119,12 +122,41 @@ static int deliver(struct plait_conn *c, struct pli_take *t)
     return t->reply ? pli_conn_replied(c, &t->m, t->cookie) : pli_conn_incoming(c, &t->m);
 }
 
+/* Its bytes cannot be read; the text is in pli_err_text(). t is c->taking, or on the stack. All of them come: what has been written is
+ * written again. */
+static int ask(struct plait_conn *c, struct pli_take *t)
+{
+    struct pli_txmsg need = { .meta = pli_rec_meta(PLI_REC_NEED, PLI_RF_COOKIE, 0), .chan = c->peer_chan };
+    struct pli_take *later = t == c->taking ? t : malloc(sizeof *later);
+    int rc;
+
+    c->ctx->st.offers_cma--;
+    pli_cma_refused(c->link);
+    pli_pieces_free(t->src);
+    t->src = NULL;
+    if (!later) {
+        release(t);
+        return end(c, pli_fail(PLAIT_E_NOMEM, "no memory to ask for a message that cannot be read"));
+    }
+    *later = *t;
+    later->asked = true;
+    later->left = later->m.pub.len;
+    later->to = (struct pli_cursor){ later->m.flags & PLI_MSG_PLACED ? later->m.place->iov : &later->whole, 0 };
+    c->taking = later;
+    pli_conn_update_rx(c);
+    need.cookie = later->reply ? later->receipt : later->m.cookie;
+    rc = pli_conn_send_first(c, &need, true);
+    return rc < 0 ? end(c, rc) : 0;
+}
+
 static int at_once(struct plait_conn *c, struct pli_take *t)
 {
     int rc = copy_some(c, t, t->left);
 
     if (rc == 0)
         return deliver(c, t);
+    if (rc == PLAIT_E_PERM)
+        return ask(c, t);
     release(t);
     return end(c, rc);
 }
@@ -160,7 +192,7 @@ int pli_take_begin(struct plait_conn *c, struct pli_take *t, struct pli_pieces *
     t->src = src;
     t->from = (struct pli_cursor){ src->iov, 0 };
     t->left = total;
-    t->in_place = false;
+    t->in_place = t->asked = t->dropped = false;
     rc = find_room(c, t, into);
     if (rc < 0)
         return end(c, rc);
@@ -168,6 +200,8 @@ int pli_take_begin(struct plait_conn *c, struct pli_take *t, struct pli_pieces *
         c->ctx->st.offers_cma++;
     else
         c->ctx->st.offers_copied++;
+    if (t->addresses && c->link->cma.refused && total)
+        return ask(c, t);
     if (pli_pace_at_once(c->ctx, total) || !put_off(c, t))
         return at_once(c, t);
     return 0;
@@ -179,6 +213,7 @@ int pli_take_in_place(struct plait_conn *c, struct pli_take *t, struct pli_piece
     t->src = src;
     t->left = 0;
     t->in_place = true;
+    t->asked = t->dropped = false;
     if (pli_pace_fine(c->ctx) && put_off(c, t))
         return 0;
     return deliver(c, t);
@@ -230,6 +265,8 @@ static int over(struct plait_conn *c, int rc)
 {
     struct pli_take t = *c->taking;
 
+    if (rc == PLAIT_E_PERM)
+        return ask(c, c->taking);
     free(c->taking);
     c->taking = NULL;
     if (rc < 0) {
@@ -269,11 +306,16 @@ static void slice(struct pli_work *w)
     pli_session_unref(c->session);
 }
 
+static bool asks(const struct plait_conn *c)
+{
+    return c->taking && c->taking->asked;
+}
+
 static int finish_all(struct plait_conn *c)
 {
     int rc = 0;
 
-    while (rc >= 0 && c->taking && !c->ctx->forked) {
+    while (rc >= 0 && c->taking && !asks(c) && !c->ctx->forked) {
         pli_work_cancel(&c->take_work);
         rc = copy_some(c, c->taking, c->taking->left);
         rc = over(c, rc);
@@ -286,6 +328,18 @@ void pli_take_finish(struct plait_conn *c)
     pli_session_ref(c->session);
     finish_all(c);
     pli_session_unref(c->session);
+}
+
+int pli_take_fill(struct plait_conn *c, const void *data, uint32_t len)
+{
+    struct pli_take *t = c->taking;
+
+    if (!asks(c) || !len || len > t->left)
+        return pli_conn_breach(c, "bytes of a message that were not asked for");
+    if (!t->dropped)
+        pli_cursor_write(&t->to, data, len);
+    t->left -= len;
+    return t->left ? 0 : over(c, 0);
 }
 
 /* ---- given up by its sender ---- */
@@ -391,22 +445,40 @@ static bool overtakes(const struct plait_conn *c, uint32_t meta, const void *pay
         b = find_behind(c, (uint32_t) * (const volatile uint64_t *)payload);
         return !b || !(b->meta & PLI_RF_FRAG << 8); /* or after its parts */
     }
-    return type == PLI_REC_RECEIPT || type == PLI_REC_CREDIT || type == PLI_REC_ABORT;
+    return type == PLI_REC_RECEIPT || type == PLI_REC_CREDIT || type == PLI_REC_ABORT || type == PLI_REC_NEED || type == PLI_REC_FILL;
+}
+
+/* NULL: too much waits, or there is no memory. */
+static struct behind *new_behind(const struct plait_conn *c, uint64_t size)
+{
+    size_t bytes = c->behind_bytes + size;
+    bool room = c->nbehind < BEHIND_MAX && bytes <= BEHIND_BYTES;
+
+    if (asks(c))
+        room = bytes + c->nbehind * sizeof(struct behind) <= BEHIND_ASKED + c->max_msg;
+    return room ? malloc(sizeof(struct behind) + size) : NULL;
 }
 
 int pli_take_behind(struct plait_conn *c, uint32_t meta, uint64_t w1, const void *payload)
 {
     uint64_t size = pli_rec_payload(meta, w1);
-    bool now = overtakes(c, meta, payload);
-    struct behind *b = NULL;
+    struct behind *b;
     int rc;
 
-    if (!now && c->nbehind < BEHIND_MAX && c->behind_bytes + size <= BEHIND_BYTES)
-        b = malloc(sizeof *b + size);
-    if (!b) {
-        rc = now ? 0 : finish_all(c);
-        return rc < 0 || c->ctx->forked ? rc : pli_conn_rx_now(c, meta, w1, payload);
+    if (overtakes(c, meta, payload))
+        return pli_conn_rx_now(c, meta, w1, payload);
+    b = new_behind(c, size);
+    if (!b && !asks(c)) {
+        rc = finish_all(c);
+        if (rc < 0 || c->ctx->forked)
+            return rc;
+        if (!c->taking)
+            return pli_conn_rx_now(c, meta, w1, payload);
+        b = new_behind(c, size);
     }
+    if (!b)
+        return end(c, pli_fail(PLAIT_E_NOMEM, "%s: connection %u: %u records with %zu bytes wait for the bytes of a message that cannot be read, "
+                               "and there is no room for more", c->link->who, c->index, c->nbehind, c->behind_bytes));
     pli_list_init(&b->node);
     b->meta = meta;
     b->w1 = w1;
@@ -430,7 +502,9 @@ void pli_take_forget(struct plait_conn *c, uint32_t cookie)
     t->m.pub.hdr = t->m.pub.data = NULL;
     t->m.pub.hdr_len = 0;
     t->m.pub.len = 0;
-    t->left = 0; /* whoever waits behind it goes on with the next slice */
+    t->dropped = t->asked;
+    if (!t->asked)
+        t->left = 0; /* whoever waits behind it goes on with the next slice */
 }
 
 void pli_take_init(struct plait_conn *c)

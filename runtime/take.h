@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Offered messages that are copied to where they are wanted: short ones at once, long ones in slices between the passes over the links
  * (pace.h). Those in place are given at once, but while others talk one in a pass. While a connection copies one, what comes on it waits
- * behind, in order; other connections go on. */
+ * behind, in order; other connections go on.
+ *
+ * What was offered by addresses and cannot be read any more is asked for (NEED), with the same waiting behind it. Its bytes (FILL) come
+ * before all that its sender had not sent yet, and are written as they come. */
 #ifndef PLI_RUNTIME_TAKE_H
 #define PLI_RUNTIME_TAKE_H
 
@@ -15,6 +18,8 @@ struct pli_take {
     bool reply;
     bool addresses;         /* src names the peer's memory, not ours */
     bool in_place;          /* nothing is copied: it is only put off */
+    bool asked;             /* the peer's memory may not be read: its sender has been asked for the bytes (NEED), and src is NULL */
+    bool dropped;           /* asked, but nobody wants them any more: they are only counted */
     struct pli_pieces *src; /* where it lies; owned if the copy is done in slices */
     struct pli_cursor from, to;
     struct iovec whole;     /* behind to, if it is a buffer of plait's own */
@@ -35,7 +40,9 @@ int pli_take_behind(struct plait_conn *c, uint32_t meta, uint64_t w1, const void
 void pli_take_forget(struct plait_conn *c, uint32_t cookie);
 /* CANCEL came: the message of that number is not delivered, if it is still being received. As pli_conn_rx(). */
 int pli_take_cancel(struct plait_conn *c, uint32_t cookie);
-/* Copies and delivers all that waits, now. */
+/* FILL came. As pli_conn_rx(). */
+int pli_take_fill(struct plait_conn *c, const void *data, uint32_t len);
+/* Copies and delivers all that waits, now; but not what has been asked for, and what is behind that. */
 void pli_take_finish(struct plait_conn *c);
 /* The connection has ended. */
 void pli_take_drop(struct plait_conn *c);

@@ -40,6 +40,7 @@ static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more, size
     uint32_t head = (m->meta & PLI_RF_COOKIE << 8 ? 8u : 0u) + m->hdr_len;
     uint32_t part;
     uint64_t cookie = m->cookie;
+    enum pli_rec_type rest = pli_meta_type(m->meta) == PLI_REC_FILL ? PLI_REC_FILL : PLI_REC_FRAG;
     int rc;
 
     if (!m->started && head + m->len <= max)
@@ -62,7 +63,7 @@ static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more, size
         bool last = m->len - m->sent <= max;
 
         part = last ? (uint32_t)(m->len - m->sent) : max;
-        rc = send_part(c, m, pli_rec_meta(PLI_REC_FRAG, 0, 0), c->peer_chan, part, 0, NULL, false);
+        rc = send_part(c, m, pli_rec_meta(rest, 0, 0), c->peer_chan, part, 0, NULL, false);
         if (rc < 0)
             return rc;
         m->sent += part;
@@ -222,6 +223,19 @@ int pli_conn_send_or_queue(struct plait_conn *c, struct pli_txmsg *m, bool copy,
     return 0;
 }
 
+int pli_conn_send_first(struct plait_conn *c, struct pli_txmsg *m, bool copy)
+{
+    struct pli_txmsg *q = queue_entry(m, copy);
+
+    if (!q)
+        return PLAIT_E_NOMEM;
+    enqueue_rest(c, m, copy, q);
+    pli_list_remove(&q->node);
+    pli_list_push_front(&c->txq, &q->node); /* parts of what was first go on behind it */
+    pli_ctx_work(c->ctx, &c->push_work);
+    return 0;
+}
+
 void pli_conn_frames_first(struct plait_conn *c)
 {
     struct pli_list *node = pli_list_first(&c->txq);
@@ -238,8 +252,9 @@ static struct pli_txmsg *find_queued(const struct plait_conn *c, uint32_t cookie
     pli_list_foreach(node, &c->txq) {
         struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
         uint32_t type = pli_meta_type(m->meta);
+        bool numbered = (type == PLI_REC_REQUEST || type == PLI_REC_ONEWAY) && m->meta & PLI_RF_COOKIE << 8;
 
-        if ((type == PLI_REC_REQUEST || type == PLI_REC_ONEWAY) && m->meta & PLI_RF_COOKIE << 8 && (uint32_t)m->cookie == cookie)
+        if ((numbered || type == PLI_REC_FILL) && (uint32_t)m->cookie == cookie)
             return m;
     }
     return NULL;

@@ -1,31 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Messages that were offered by addresses when these could still be read, and are asked for because they cannot be any more. Both sides are polled
  * by one thread; the system call is answered here. */
-#include <errno.h>
-#include <limits.h>
-#include <sys/syscall.h>
 #include "runtime/conn.h"
 #include "runtime/take.h"
 #include "test/unit/runtime/cancel_util.h"
+#include "test/unit/runtime/refuse_reads.h"
 
 TestSuite(cma_refused, .timeout = 120);
-
-/* ---- the kernel ---- */
-
-static unsigned allowed = UINT_MAX; /* calls that are still let through */
-
-ssize_t process_vm_readv(pid_t pid, const struct iovec *local, unsigned long nlocal, const struct iovec *remote, unsigned long nremote,
-                         unsigned long flags)
-{
-    if (!allowed) {
-        memset(local[0].iov_base, 0xee, local[0].iov_len / 2); /* as if it had been refused in the middle */
-        errno = EPERM;
-        return -1;
-    }
-    if (allowed != UINT_MAX)
-        allowed--;
-    return syscall(SYS_process_vm_readv, pid, local, nlocal, remote, nremote, flags);
-}
 
 /* The way is CMA or CMA_INTO. */
 static bool begin_reading(enum way way)

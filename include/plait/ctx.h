@@ -148,7 +148,7 @@ struct plait_ctx_stats {
     uint64_t offers_cma;       /**< offered messages that were read with process_vm_readv */
     uint64_t long_pushed;      /**< messages of offer_min bytes and more that went through the ring */
     uint64_t mapped_bytes;     /**< memory of peers' regions that is mapped here now, for the links of this context */
-    uint64_t cma_refused;      /**< peers whose memory process_vm_readv may not read */
+    uint64_t cma_refused;      /**< peers whose memory process_vm_readv may not read, or not any more */
     uint64_t rma_puts;         /**< one-sided operations of this context that were done: puts (the owner of the region counts nothing) */
     uint64_t rma_gets;         /**< gets */
     uint64_t rma_atomics;      /**< 8-byte adds and compare-swaps, those too that did not exchange */

@@ -3,6 +3,7 @@
  * wrapped by the linker. */
 #define LEN (1024u * KIB)
 #include "test/unit/runtime/cancel_util.h"
+#include "test/unit/runtime/refuse_reads.h"
 
 TestSuite(cancel_nomem, .timeout = 240);
 
@@ -44,6 +45,7 @@ static void arrived_paused(struct log *log, struct plait_conn *c, struct plait_m
 }
 
 static bool accepted[IDS];
+static bool refused; /* what is offered by addresses cannot be read any more */
 
 static void accept_it(uint32_t id, int rc)
 {
@@ -92,12 +94,14 @@ static bool nth_fails(unsigned n, unsigned given_up, bool requests)
 {
     bool hit, ended;
 
+    allowed = UINT_MAX;
     if (!begin()) {
         finish();
         return false;
     }
     memset(accepted, 0, sizeof accepted);
     t.srv->on_msg = arrived_paused;
+    allowed = refused ? 0 : UINT_MAX;
     countdown = n;
     try_long(1, requests);
     poll_server();
@@ -156,6 +160,14 @@ static void each_fails(void)
 EACH_FAILS(copied, COPIED)
 EACH_FAILS(take_copy, TAKE_COPY)
 EACH_FAILS(cma, CMA)
+
+Test(cancel_nomem, cma_refused)
+{
+    refused = true;
+    t.way = CMA;
+    each_fails();
+}
+
 EACH_FAILS(place, PLACE)
 EACH_FAILS(ring, RING)
 EACH_FAILS(ring_sent, RING_SENT)

@@ -17,7 +17,7 @@ struct bad_record {
 #define F(total) ((uint64_t)(total) << 32)
 
 static const struct bad_record records[] = {
-    { "an unknown type", "type 12", PLI_REC_LAST + 1, 0, 0, 0, 0, 1000, 0 },
+    { "an unknown type", "a record of type", PLI_REC_LAST + 1, 0, 0, 0, 0, 1000, 0 },
     { "an unknown type", "unknown type", PLI_REC_LAST + 1, 0, 0, 0, 0, -1, 0 },
     { "an unknown type", "unknown type", 0xef, 0, 0, 0, 0, -1, 0 },
     { "unknown flags", "flags", PLI_REC_ONEWAY, 0x80, 0, 8, 0, -1, 0 },

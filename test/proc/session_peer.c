@@ -212,14 +212,14 @@ static int copies(int passes, const char *uri)
     if (plait_session_open(&s, ctx, uri, &o) < 0 || plait_session_wait(s, -1) < 0)
         return fail("opening a session");
     say("open");
-    while (plait_ctx_poll(ctx) >= 0 && plait_ctx_get_stats(ctx, &st) == 0) {
+    while (plait_conn_is_open(plait_session_conn(s, 0)) && plait_ctx_poll(ctx) >= 0 && plait_ctx_get_stats(ctx, &st) == 0) {
         if (!announced || !st.offers_copied)
             continue;
         while (passes-- > 0)
             plait_ctx_poll(ctx);
         raise(SIGKILL);
     }
-    return fail("polling");
+    return fail("the other side has gone");
 }
 
 int main(int argc, char **argv)

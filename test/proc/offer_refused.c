@@ -155,6 +155,9 @@ static bool start(pid_t *child)
     struct plait_listen_opts o = PLAIT_LISTEN_OPTS_INIT;
     struct plait_listener *l;
 
+#ifdef __SANITIZE_THREAD__
+    cr_skip_test("ThreadSanitizer allows no threads after a fork");
+#endif
     memset(&me, 0, sizeof me);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     cr_assert_neq(shared, MAP_FAILED);

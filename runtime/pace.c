@@ -57,8 +57,8 @@ size_t pli_pace_slice(const struct plait_conn *c, uint64_t *now)
     struct plait_ctx *ctx = c->ctx;
 
     *now = pli_clock_now();
-    /* something came, and the last of it was not for this connection */
     ctx->pace.pass_bytes = 0; /* what waits behind a long copy may be short */
+    /* something came, and the last of it was not for this connection */
     if (!fine_at(&ctx->pace, *now, ctx->pass_events && c->link->recent != c))
         return PLI_PACE_COARSE;
     return *now >= ctx->pace.next ? ctx->pace.fine : 0;
@@ -73,8 +73,8 @@ void pli_pace_took(struct plait_ctx *ctx, size_t bytes, uint64_t begun, bool aga
         return;
     now = pli_clock_now();
     ns = now - begun;
-    /* one that is not all, or could not be made short (a system call): the messages have as long for themselves, so that they take twice as
-     * long in the mean */
+    /* one that could not be made short (a system call) leaves the messages as long for themselves, so that they take twice as long in the mean;
+     * one that is not all, three times as long */
     if (again || ns > 2 * SLICE_NS)
         p->next = now + (again ? 3 : 1) * ns;
     if (bytes < p->fine || bytes > FINE_MAX)

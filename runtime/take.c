@@ -221,15 +221,20 @@ int pli_take_in_place(struct plait_conn *c, struct pli_take *t, struct pli_piece
 
 /* ---- what waits ---- */
 
+static void unlink_behind(struct plait_conn *c, struct behind *b)
+{
+    pli_list_remove(&b->node);
+    c->nbehind--;
+    c->behind_bytes -= b->size;
+}
+
 static struct behind *pop(struct plait_conn *c)
 {
-    struct pli_list *node = pli_list_pop_front(&c->behind);
+    struct pli_list *node = pli_list_first(&c->behind);
     struct behind *b = node ? pli_container_of(node, struct behind, node) : NULL;
 
-    if (b) {
-        c->nbehind--;
-        c->behind_bytes -= b->size;
-    }
+    if (b)
+        unlink_behind(c, b);
     return b;
 }
 
@@ -352,6 +357,13 @@ static bool is_number_of(const struct pli_take *t, uint32_t number)
     return t->m.cookie == number && (t->m.pub.kind == PLAIT_REQUEST || t->m.flags & PLI_MSG_RECEIPT);
 }
 
+/* Both ends of a reply hear of it. */
+static int lose_reply(struct plait_conn *c, uint32_t receipt, uint64_t request)
+{
+    pli_conn_send_receipt(c, receipt, PLAIT_E_CANCELED);
+    return pli_conn_reply_lost(c, request, PLAIT_E_CANCELED);
+}
+
 static int lose_taken(struct plait_conn *c)
 {
     struct pli_take t = *c->taking;
@@ -362,8 +374,7 @@ static int lose_taken(struct plait_conn *c)
     c->taking = NULL;
     pli_conn_update_rx(c);
     if (t.reply) {
-        pli_conn_send_receipt(c, t.receipt, PLAIT_E_CANCELED);
-        rc = pli_conn_reply_lost(c, t.cookie, PLAIT_E_CANCELED);
+        rc = lose_reply(c, t.receipt, t.cookie);
     } else {
         rc = pli_conn_lost(c, t.m.pub.kind == PLAIT_REQUEST ? PLI_REC_REQUEST : PLI_REC_ONEWAY, t.m.cookie);
         if (rc == 0)
@@ -412,15 +423,10 @@ static int lose_behind(struct plait_conn *c, struct behind *b, uint32_t cookie)
     uint32_t type = pli_meta_type(b->meta);
     uint64_t request;
 
-    pli_list_remove(&b->node);
-    c->nbehind--;
-    c->behind_bytes -= b->size;
+    unlink_behind(c, b);
     memcpy(&request, b->payload, sizeof request);
     free(b);
-    if (type != PLI_REC_REPLY)
-        return pli_conn_lost(c, type, cookie);
-    pli_conn_send_receipt(c, cookie, PLAIT_E_CANCELED);
-    return pli_conn_reply_lost(c, (uint32_t)request, PLAIT_E_CANCELED);
+    return type == PLI_REC_REPLY ? lose_reply(c, cookie, (uint32_t)request) : pli_conn_lost(c, type, cookie);
 }
 
 int pli_take_cancel(struct plait_conn *c, uint32_t cookie)

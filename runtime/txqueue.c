@@ -315,7 +315,6 @@ void pli_conn_pump(struct plait_conn *c)
 
     while (c->state != PLI_CONN_CLOSED && (node = pli_list_first(&c->txq)) != NULL) {
         struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
-
         int rc = push_slice(c, m);
 
         if (rc) {

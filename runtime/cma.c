@@ -56,8 +56,8 @@ static void ask(struct pli_link *link)
 
     if (link->cma.peer_reads != PLI_CMA_UNKNOWN)
         return;
-    link->cma.peer_reads = link->is_unix ? PLI_CMA_ASKED : PLI_CMA_NO;
-    if (!link->is_unix)
+    link->cma.peer_reads = pli_link_shares(link) ? PLI_CMA_ASKED : PLI_CMA_NO;
+    if (!pli_link_shares(link))
         return;
     pthread_once(&probe_once, fill_probe);
     msg.mem.op = PLI_MEM_PROBE;

@@ -264,6 +264,8 @@ int plait_ctx_destroy(struct plait_ctx *ctx)
     empty_ctx(ctx);
     pli_registry_del(ctx); /* from here on other threads find it no more, and post nothing */
     pli_posts_drop(ctx);
+    if (ctx->hub.tr)
+        ctx->hub.tr->ops->destroy(ctx->hub.tr, ctx->forked);
     pli_src_fini(ctx);
     pli_place_unpin(ctx);
     pli_handover_destroy(ctx, ctx->forked);

@@ -113,6 +113,8 @@ void pli_link_take_down(struct pli_link *link)
         drain(link);
     if (link->tr)
         pli_ctx_tr_del(link->ctx, link->tr, &link->wake_src);
+    if (link->tr && link->tr->ops->quiet)
+        link->tr->ops->quiet(link->tr);
     say_goodbye(link);
     link->state = PLI_LINK_DOWN;
     pli_timer_stop(link->ctx, &link->timer);

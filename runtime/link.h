@@ -63,6 +63,7 @@ struct pli_link {
     struct pli_ctx_obj obj;
     bool active;                  /* made by this side */
     bool is_unix;
+    bool local;                   /* is_unix, and the transport is one for a single host */
     struct pli_channel ch;
     bool ch_open;
     struct pli_src wake_src;
@@ -118,6 +119,13 @@ int pli_link_send_failed(struct pli_link *link, int code);
 static inline bool pli_link_is_up(const struct pli_link *link)
 {
     return link->state == PLI_LINK_UP;
+}
+
+/* Can the two sides share memory, and may they read each other's? Not over a fabric, even where both are on one host: who asks for a
+ * fabric there wants to see it. */
+static inline bool pli_link_shares(const struct pli_link *link)
+{
+    return link->local;
 }
 
 /* The child of a fork: the links' mappings are gone, nothing may be sent or read. Called by the fork handler, so it takes no lock and calls

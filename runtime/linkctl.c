@@ -8,6 +8,7 @@
 #include "runtime/conn.h"
 #include "runtime/loop_priv.h"
 #include "runtime/place.h"
+#include "runtime/sock.h"
 #include "runtime/transports.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -27,6 +28,7 @@ static void fill_self(const struct pli_link *link, struct pli_wire_peer *self)
 
 static int make_transport(struct pli_link *link, const struct pli_transport *t)
 {
+    struct sockaddr_storage local;
     struct pli_tr_env env = {
         .topo = link->ctx->node >= 0 ? pli_place_topo() : NULL,
         .local_node = link->ctx->node,
@@ -36,8 +38,12 @@ static int make_transport(struct pli_link *link, const struct pli_transport *t)
         .shm_bytes = &link->ctx->st.shm_bytes,
         .kicks = &link->ctx->st.kicks_sent,
         .bind_failures = &link->ctx->st.bind_failures,
+        .hub = &link->ctx->hub.tr,
+        .local = link->is_unix ? NULL : pli_sock_local(link->ch.src.fd, &local),
+        .active = link->active,
     };
 
+    link->local = link->is_unix && t->ops->same_host;
     return t->ops->create(&link->tr, &env, &pli_link_up_calls, link);
 }
 

@@ -126,7 +126,7 @@ static int reserve_hot(struct plait_ctx *ctx)
     return 0;
 }
 
-int pli_ctx_tr_add(struct plait_ctx *ctx, struct pli_tr *tr, struct pli_src *src)
+static int tr_add(struct plait_ctx *ctx, struct pli_tr *tr, struct pli_src *src)
 {
     int rc = reserve_hot(ctx);
 
@@ -140,25 +140,52 @@ int pli_ctx_tr_add(struct plait_ctx *ctx, struct pli_tr *tr, struct pli_src *src
     if (rc < 0)
         return rc;
     ctx->ntr++;
-    ctx->st.links++;
     hot_add(ctx, tr);
     return 0;
 }
 
-void pli_ctx_tr_del(struct plait_ctx *ctx, struct pli_tr *tr, struct pli_src *src)
+static void tr_del(struct plait_ctx *ctx, struct pli_tr *tr, struct pli_src *src)
 {
-    if (!src->node.next)
-        return;
     pli_src_del(ctx, src);
     if (tr->hot_index >= 0 && !ctx->forked)
         hot_remove(ctx, tr);
     tr->hot_index = -1;
     ctx->ntr--;
+}
+
+int pli_ctx_tr_add(struct plait_ctx *ctx, struct pli_tr *tr, struct pli_src *src)
+{
+    int rc = 0;
+
+    if (!tr->hub)
+        rc = tr_add(ctx, tr, src);
+    else if (ctx->hub.users == 0)
+        rc = tr_add(ctx, tr->hub, &ctx->hub.src);
+    if (rc < 0)
+        return rc;
+    if (tr->hub)
+        ctx->hub.users++;
+    tr->counted = true;
+    ctx->st.links++;
+    return 0;
+}
+
+void pli_ctx_tr_del(struct plait_ctx *ctx, struct pli_tr *tr, struct pli_src *src)
+{
+    if (!tr->counted)
+        return;
+    tr->counted = false;
     ctx->st.links--;
+    if (!tr->hub)
+        tr_del(ctx, tr, src);
+    else if (--ctx->hub.users == 0)
+        tr_del(ctx, tr->hub, &ctx->hub.src);
 }
 
 void pli_ctx_tr_heat(struct plait_ctx *ctx, struct pli_tr *tr)
 {
+    if (tr->hub)
+        tr = tr->hub;
     if (tr->hot_index >= 0)
         return;
     tr->ops->unpark(tr);

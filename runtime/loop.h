@@ -81,6 +81,13 @@ struct pli_pace {
     struct pli_work end; /* resets pass_bytes */
 };
 
+/* What is polled for all links of a transport that share it (transport.h). */
+struct pli_hub {
+    struct pli_tr *tr;   /* NULL: there is none yet */
+    struct pli_src src;
+    unsigned users;      /* links */
+};
+
 struct pli_pinned;
 struct pli_ctx_lock; /* the lock and hand-over of shared contexts (runtime/handover.c) */
 
@@ -111,7 +118,8 @@ struct plait_ctx {
     bool spin_auto;           /* PLAIT_SPIN_AUTO: no spinning while there are more contexts than cores */
     int epfd, timerfd, wakefd;
     uint64_t timerfd_at;      /* what timerfd is set to, 0: off */
-    unsigned ntr;             /* links of this context, hot or parked: hot_cap is at least this */
+    unsigned ntr;             /* links of this context that are polled, hot or parked: hot_cap is at least this */
+    struct pli_hub hub;       /* of the links over the fabric */
     bool woke;                /* awake again and nothing was found yet: is it a spurious wake-up? */
     struct pli_src wake_src, timer_src;
     struct pli_list srcs;     /* struct pli_src; changed under the registry's mutex, for the fork handler */

@@ -179,7 +179,7 @@ static int check(const struct plait_mem *m, struct plait_conn *c, unsigned acces
         return rc;
     if (c->state != PLI_CONN_OPEN || c->link->code)
         return pli_fail(PLAIT_E_CLOSED, "a region cannot be exported, the connection is not open");
-    if (!c->link->is_unix)
+    if (!pli_link_shares(c->link))
         return pli_fail(PLAIT_E_UNSUPPORTED, "a region can be exported to a process of the same host only, and %s is not one",
                         c->link->who);
     if (m->forked)

@@ -158,7 +158,7 @@ static int check_frame(struct pli_link *link, const struct pli_wire_msg *msg)
     struct pli_rma_link *r = link->rma;
     uint32_t access = msg->mem.flags & ((1u << PLI_RMA_FLAGS_SLOT) - 1), slot = msg->mem.flags >> PLI_RMA_FLAGS_SLOT;
 
-    if (!link->is_unix || (msg->nfds != 2 && !msg->fds_lost))
+    if (!pli_link_shares(link) || (msg->nfds != 2 && !msg->fds_lost))
         return pli_link_breach(link, "EXPORT with %u descriptors", msg->nfds);
     if (msg->mem.key <= r->highest)
         return pli_link_breach(link, "EXPORT with key %u, which is not above all before (%u)", msg->mem.key, r->highest);

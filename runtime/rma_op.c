@@ -297,7 +297,7 @@ static __attribute__((noinline, cold)) int refuse(struct plait_conn *c)
 
 static inline int check(struct plait_conn *c)
 {
-    if (__builtin_expect(c->state != PLI_CONN_OPEN || pli_ctx_check(c->ctx) < 0 || !c->link->is_unix, 0))
+    if (__builtin_expect(c->state != PLI_CONN_OPEN || pli_ctx_check(c->ctx) < 0 || !pli_link_shares(c->link), 0))
         return refuse(c);
     return 0;
 }

@@ -188,7 +188,7 @@ static bool ask(struct pli_link *link, const void *p, size_t len)
     if (!mem)
         return false;
     /* whoever gets the descriptor of a writable one could write: that is for plait_mem_export() to allow */
-    if (mem->kind != PLAIT_MEM_ALLOCATED || mem->fd < 0 || mem->writable || !link->is_unix) {
+    if (mem->kind != PLAIT_MEM_ALLOCATED || mem->fd < 0 || mem->writable || !pli_link_shares(link)) {
         pli_mem_put(mem);
         return false;
     }

@@ -126,3 +126,21 @@ int pli_sock_resolve(const char *host, uint16_t port, bool passive, void (*block
         unblock();
     return err ? fail_gai(host, err) : 0;
 }
+
+const struct sockaddr *pli_sock_local(int fd, struct sockaddr_storage *addr)
+{
+    socklen_t len = sizeof *addr;
+    struct sockaddr_in6 in6;
+    struct sockaddr_in in = { .sin_family = AF_INET };
+
+    memset(addr, 0, sizeof *addr);
+    if (getsockname(fd, (struct sockaddr *)addr, &len) < 0)
+        return NULL;
+    memcpy(&in6, addr, sizeof in6);
+    if (addr->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr)) {
+        memcpy(&in.sin_addr, in6.sin6_addr.s6_addr + 12, 4);
+        memset(addr, 0, sizeof *addr);
+        memcpy(addr, &in, sizeof in);
+    }
+    return (const struct sockaddr *)addr;
+}

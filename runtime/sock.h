@@ -20,6 +20,9 @@ void pli_sock_tune_tcp(int fd);
 /* "127.0.0.1:4711", "[::1]:4711", "a local socket". Never blocks. */
 const char *pli_sock_text(const struct sockaddr *addr, char *buf, size_t len);
 
+/* The socket's own address in *addr, an IPv4 one as such although the socket be of IPv6; NULL: unknown. Never blocks. */
+const struct sockaddr *pli_sock_local(int fd, struct sockaddr_storage *addr);
+
 /* The address of an abstract AF_UNIX socket; name without the leading zero byte. Returns its length. Never
  * blocks. */
 socklen_t pli_sock_abstract(struct sockaddr_un *addr, const void *name, size_t len);

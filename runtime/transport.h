@@ -40,6 +40,7 @@ struct pli_tr_up {
 };
 
 struct pli_topo;
+struct sockaddr;
 
 /* What a new link needs to know. */
 struct pli_tr_env {
@@ -51,6 +52,11 @@ struct pli_tr_env {
     uint64_t *shm_bytes;  /* counter: bytes of shared memory reserved */
     uint64_t *kicks;      /* counter: wake-ups written to the peer */
     uint64_t *bind_failures; /* counter */
+    /* For a transport whose links share what is polled. *hub: NULL, or what the context's first such link has put there; the context polls it
+     * in place of these links, and destroys it after the last one. */
+    struct pli_tr **hub;
+    const struct sockaddr *local; /* own address of a control channel over TCP, else NULL; borrowed for the call */
+    bool active;           /* this side has asked for the link, and will be told of the peer's description before it is asked for its own */
 };
 
 struct pli_tr_stats {
@@ -58,6 +64,7 @@ struct pli_tr_stats {
     uint32_t ring_used;    /* slots not yet consumed by the peer, as far as known */
     uint64_t grows;        /* times the send ring was replaced by a larger one */
     uint64_t held;         /* received records held in place */
+    bool connected;        /* what is sent goes out at once; before that it waits until the endpoints have met */
 };
 
 /* Most bytes of data that send_small takes. */
@@ -76,6 +83,8 @@ typedef int (*pli_tr_send_small)(struct pli_tr *tr, uint32_t meta, uint64_t w1, 
 
 struct pli_tr_ops {
     const char *name;
+    bool same_host;  /* for processes of one host only, which can share memory beside it, too */
+    bool kicks_once; /* wake_fd becomes readable once for each park, and never else: an application's own wake-ups, not a socket's */
     /* Can it be used in this process? 0, or a negative code with a sentence in pli_err_text(). Any thread; may be slow. */
     int (*probe)(void);
 
@@ -90,6 +99,9 @@ struct pli_tr_ops {
     int (*connect)(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds);
     /* A message of the peer's send_control. Takes the descriptors over. 0 or a negative code: the link fails. */
     int (*control)(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds);
+    /* No upcall follows, whatever still comes; what is held stays, until destroy. May be called in poll. NULL: nothing calls by itself
+     * once the owner polls no more. */
+    void (*quiet)(struct pli_tr *tr);
     /* Frees everything; held records become invalid (the runtime copies or forgets them before). Never in poll. forked: in a
      * child process, whose shared mappings are gone already: free only private memory and descriptors. */
     void (*destroy)(struct pli_tr *tr, bool forked);
@@ -142,14 +154,17 @@ struct pli_tr {
     const struct pli_tr_ops *ops;
     const struct pli_tr_up *up;
     void *owner;
+    struct pli_tr *hub; /* what the context polls instead; its ops are destroy, poll, park, ready, unpark and wake_fd. NULL: this link itself */
     /* The context's own, set while the link is with a context (runtime/loop.c). */
     int hot_index;        /* place among the links polled in every pass, -1: parked */
     uint32_t idle_rounds; /* looks of the context since the last record */
     bool alone;           /* the only hot link: poll may wait a moment for an answer */
+    bool counted;         /* it has been added to the context */
 };
 
 /* The transports of this build, in order of preference, ended by NULL. Defined by the program's top (runtime/registry.c
  * declares it weakly so that unit tests can bring their own). */
 extern const struct pli_tr_ops pli_shm_ops;
+extern const struct pli_tr_ops pli_ofi_ops;
 
 #endif

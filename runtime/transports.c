@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
 #include "runtime/transports.h"
 
 #include <stdio.h>
@@ -7,7 +10,11 @@
 
 static const struct pli_transport table[] = {
     { PLI_TRANSPORT_SHM, "shm", &pli_shm_ops, "shared memory rings between processes of one host" },
-    { PLI_TRANSPORT_OFI, "ofi", NULL, "libfabric between hosts: not in this version, which moves messages within one host" },
+#ifdef HAVE_LIBFABRIC
+    { PLI_TRANSPORT_OFI, "ofi", &pli_ofi_ops, "libfabric (verbs, tcp and others) between hosts" },
+#else
+    { PLI_TRANSPORT_OFI, "ofi", NULL, "libfabric between hosts: not in this build, which was made without libfabric" },
+#endif
 };
 
 const struct pli_transport *pli_transport_at(unsigned i)
@@ -31,7 +38,7 @@ static const char *why_not(const struct pli_transport *t, uint32_t mask, bool sa
         return "not allowed by the URI of one side";
     if (!t->ops)
         return t->purpose;
-    if (!same_host)
+    if (!same_host && t->ops->same_host)
         return "the peer is on another host, or in another network or user namespace";
     return NULL;
 }

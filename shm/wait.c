@@ -67,11 +67,14 @@ static void shm_stats(const struct pli_tr *tr, struct pli_tr_stats *st)
     st->ring_slots = s->tx.nslots;
     st->ring_used = (uint32_t)(s->tr.room.pos - s->tx.seen_cursor);
     st->grows = s->grows;
+    st->connected = s->peer != NULL;
     st->held = s->rx.hold_tail - s->rx.hold_head;
 }
 
 const struct pli_tr_ops pli_shm_ops = {
     .name = "shm",
+    .same_host = true,
+    .kicks_once = true,
     .probe = pli_shm_probe,
     .create = pli_shm_create,
     .describe = pli_shm_describe,

@@ -9,14 +9,46 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
 #include "runtime/loop_priv.h"
 #include "runtime/transport.h"
+#include "util/clock.h"
 #include "util/rand.h"
 #include <plait/plait.h>
 
-static const struct pli_tr_ops *const transports[] = { &pli_shm_ops };
-#define NTRANSPORTS (sizeof transports / sizeof transports[0])
+/* What is tested: shm, and ofi over each provider of PLAIT_TEST_PROVIDERS (default: tcp) that can be used here. */
+struct kind {
+    const struct pli_tr_ops *ops;
+    char provider[32];
+};
+#define MAX_KINDS 8
 
+static inline size_t find_kinds(struct kind *kinds)
+{
+    size_t n = 0;
+
+    kinds[n++] = (struct kind){ &pli_shm_ops, "" };
+#ifdef HAVE_LIBFABRIC
+    const char *env = getenv("PLAIT_TEST_PROVIDERS");
+    char list[200], *word, *rest = list;
+
+    snprintf(list, sizeof list, "%s", env ? env : "tcp");
+    while (n < MAX_KINDS && (word = strsep(&rest, " ")) != NULL) {
+        if (!*word)
+            continue;
+        kinds[n].ops = &pli_ofi_ops;
+        snprintf(kinds[n].provider, sizeof kinds[n].provider, "%s", word);
+        setenv("PLAIT_PROVIDER", word, 1);
+        cr_assert_eq(pli_ofi_ops.probe(), 0, "%s", plait_error_text());
+        n++;
+    }
+#endif
+    return n;
+}
+
+#define SOON_NS (20 * PLI_NS_PER_S) /* what has not happened by then never will */
 #define MAX_CTL 8
 #define MAX_BYTES 16384u
 
@@ -46,6 +78,7 @@ struct end {
     } ctl[MAX_CTL];
     unsigned nctl;
     bool ctl_lost; /* send_control fails */
+    struct pli_tr *hub;
 };
 
 /* The record with number n: sizes, cookie and header lengths follow from it. */
@@ -166,6 +199,7 @@ static inline void end_create(struct end *e, const struct pli_tr_ops *ops, bool 
     env.shm_bytes = &e->shm_bytes;
     env.kicks = &e->kicks;
     env.bind_failures = &e->bind_failures;
+    env.hub = &e->hub;
     cr_assert_eq(ops->create(&e->tr, &env, &end_up, e), 0, "%s", plait_error_text());
     cr_assert_eq(e->tr->ops, ops);
     cr_assert_eq(e->tr->owner, e);
@@ -185,6 +219,14 @@ static inline void end_connect(struct end *e, struct end *to)
     cr_assert_eq(e->tr->ops->connect(e->tr, blob, len, fds, nfds), 0, "%s", plait_error_text());
 }
 
+static inline bool end_connected(const struct end *e)
+{
+    struct pli_tr_stats st;
+
+    e->tr->ops->stats(e->tr, &st);
+    return st.connected;
+}
+
 static inline void ends_open(struct end *a, struct end *b, const struct pli_tr_ops *ops, bool membarrier)
 {
     end_create(a, ops, membarrier);
@@ -193,6 +235,12 @@ static inline void ends_open(struct end *a, struct end *b, const struct pli_tr_o
     b->peer = a;
     end_connect(a, b);
     end_connect(b, a);
+    for (uint64_t until = pli_clock_now() + SOON_NS; !end_connected(a) || !end_connected(b);) {
+        cr_assert_lt(pli_clock_now(), until, "the two ends do not connect");
+        a->tr->ops->poll(a->tr, 1);
+        b->tr->ops->poll(b->tr, 1);
+        cr_assert_eq(a->failed + b->failed, 0, "%s%s", a->fail_text, b->fail_text);
+    }
 }
 
 /* Delivers the control messages that wait. */
@@ -219,6 +267,9 @@ static inline void end_destroy(struct end *e)
             close(e->ctl[i].fds[j]);
     e->tr->ops->destroy(e->tr, false);
     e->tr = NULL;
+    if (e->hub)
+        e->hub->ops->destroy(e->hub, false);
+    e->hub = NULL;
 }
 
 static inline void ends_close(struct end *a, struct end *b)

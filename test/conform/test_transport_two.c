@@ -4,6 +4,7 @@
 #include "ends.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -67,21 +68,33 @@ static const char *take_control(struct end *e)
     return NULL;
 }
 
-static const char *meet(struct end *e)
+static const char *tell(struct end *e)
 {
-    const struct pli_tr_ops *ops = e->tr->ops;
     uint8_t blob[PLI_TR_BLOB_MAX];
     int fds[PLI_TR_FDS_MAX], nfds;
     size_t len;
-    ssize_t n;
 
-    ops->describe(e->tr, blob, &len, fds, &nfds);
-    if (sock_send_control(e->sock, blob, len, fds, nfds) < 0)
-        return "the description was not sent";
-    n = recv_control(e->sock, blob, fds, &nfds, 0);
+    e->tr->ops->describe(e->tr, blob, &len, fds, &nfds);
+    return sock_send_control(e->sock, blob, len, fds, nfds) < 0 ? "the description was not sent" : NULL;
+}
+
+static const char *hear(struct end *e)
+{
+    uint8_t blob[PLI_TR_BLOB_MAX];
+    int fds[PLI_TR_FDS_MAX], nfds;
+    ssize_t n = recv_control(e->sock, blob, fds, &nfds, 0);
+
     if (n <= 0)
         return "no description came";
-    return ops->connect(e->tr, blob, (size_t)n, fds, nfds) < 0 ? "connect() failed" : NULL;
+    return e->tr->ops->connect(e->tr, blob, (size_t)n, fds, nfds) < 0 ? "connect() failed" : NULL;
+}
+
+/* The active side is told first. */
+static const char *meet(struct end *e, bool active)
+{
+    const char *bad = active ? hear(e) : tell(e);
+
+    return bad ? bad : active ? tell(e) : hear(e);
 }
 
 static const char *doze(struct end *e, int ep)
@@ -108,6 +121,21 @@ static void send_some(struct end *e, struct pli_rand *rnd)
         ;
 }
 
+/* What the transport still has to send is polled out of it, until the other side has all, too. */
+static const char *linger(struct end *e)
+{
+    struct pollfd p = { .fd = e->sock, .events = POLLIN };
+    uint64_t until = pli_clock_now() + SOON_NS;
+    const char *bad = NULL;
+
+    shutdown(e->sock, SHUT_WR);
+    while (!bad && !e->trouble && poll(&p, 1, 0) >= 0 && !(p.revents & POLLHUP)) {
+        bad = pli_clock_now() > until ? "the other side does not end" : take_control(e);
+        e->tr->ops->poll(e->tr, 64);
+    }
+    return bad;
+}
+
 static const char *work(struct end *e, int ep, uint64_t seed)
 {
     struct pli_rand rnd;
@@ -132,6 +160,9 @@ static const char *work(struct end *e, int ep, uint64_t seed)
     e->tr->ops->park(e->tr); /* publishes everything */
     pli_sleeper_barrier();
     e->tr->ops->ready(e->tr);
+    e->tr->ops->unpark(e->tr);
+    if (!bad && !e->trouble && !e->failed)
+        bad = linger(e);
     if (e->failed)
         return e->fail_text;
     return bad ? bad : e->trouble;
@@ -148,7 +179,7 @@ static const char *side(const struct pli_tr_ops *ops, int sock, uint64_t seed)
 
     end_create(e, ops, pli_membarrier_available());
     e->sock = sock;
-    bad = meet(e);
+    bad = meet(e, seed % 2);
     ep = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_ctl(ep, EPOLL_CTL_ADD, ops->wake_fd(e->tr), &ev) < 0 || epoll_ctl(ep, EPOLL_CTL_ADD, sock, &ev) < 0)
         bad = "epoll_ctl failed";
@@ -185,16 +216,20 @@ static void *thread_main(void *arg)
 
 static void two_threads(void)
 {
-    for (size_t i = 0; i < NTRANSPORTS; i++) {
-        struct job job = { .ops = transports[i] };
+    struct kind kinds[MAX_KINDS];
+    size_t n = find_kinds(kinds);
+
+    for (size_t i = 0; i < n; i++) {
+        struct job job = { .ops = kinds[i].ops };
         pthread_t thread;
         const char *bad;
         int sv[2];
 
+        setenv("PLAIT_PROVIDER", kinds[i].provider, 1);
         pair(sv);
         job.sock = sv[1];
         cr_assert_eq(pthread_create(&thread, NULL, thread_main, &job), 0);
-        bad = side(transports[i], sv[0], 1);
+        bad = side(kinds[i].ops, sv[0], 1);
         pthread_join(thread, NULL);
         cr_assert_null(bad, "%s", bad);
         cr_assert_eq(*job.bad, '\0', "the other side: %s", job.bad);
@@ -203,24 +238,28 @@ static void two_threads(void)
 
 static void two_processes(void)
 {
-    for (size_t i = 0; i < NTRANSPORTS; i++) {
+    struct kind kinds[MAX_KINDS];
+    size_t n = find_kinds(kinds);
+
+    for (size_t i = 0; i < n; i++) {
         const char *bad;
         int sv[2], status;
         pid_t pid;
 
+        setenv("PLAIT_PROVIDER", kinds[i].provider, 1);
         pair(sv);
         pid = fork();
         cr_assert_geq(pid, 0);
         if (pid == 0) {
             close(sv[0]);
             pli_membarrier_forked();
-            bad = side(transports[i], sv[1], 4);
+            bad = side(kinds[i].ops, sv[1], 4);
             if (bad)
                 fprintf(stderr, "the child: %s\n", bad);
             _exit(bad != NULL);
         }
         close(sv[1]);
-        bad = side(transports[i], sv[0], 3);
+        bad = side(kinds[i].ops, sv[0], 3);
         if (bad)
             kill(pid, SIGKILL);
         cr_assert_eq(waitpid(pid, &status, 0), pid);

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* How two sides of a link meet, over what they tell each other on the control channel. The side that is described first listens: its
+ * description has an address, to which the other side's endpoint connects, and names the link there by a random token. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "fabric/ofi.h"
+#include "util/clock.h"
+#include "util/err.h"
+
+#define CONNECT_NS (5 * PLI_NS_PER_S)       /* from the peer's description to the connection */
+#define LAST_WORDS_NS (500 * PLI_NS_PER_MS) /* from the endpoint's end until the owner is told, if nobody else has */
+
+void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int *nfds)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+    struct pli_ofi_desc d = {
+        .magic = PLI_OFI_DESC_MAGIC,
+        .version = PLI_OFI_DESC_VERSION,
+        .kind = (uint16_t)l->dev->kind,
+        .link = l->id,
+        .tag = l->tag,
+        .window = PLI_OFI_WINDOW_MIN,
+        .addr_format = (uint16_t)l->dev->info->addr_format,
+    };
+
+    (void)fds;
+    memcpy(d.token, l->token, sizeof d.token);
+    snprintf(d.provider, sizeof d.provider, "%s", l->dev->info->fabric_attr->prov_name);
+    if (l->state == PLI_OFI_NEW) { /* nobody has connected this side: so it listens */
+        d.addr_len = (uint16_t)l->dev->addr_len;
+        memcpy(d.addr, l->dev->addr, l->dev->addr_len);
+        l->state = PLI_OFI_LISTENING;
+        l->hub->waiting++;
+    }
+    memcpy(blob, &d, sizeof d);
+    *len = sizeof d;
+    *nfds = 0;
+}
+
+static int check_desc(const struct pli_ofi_desc *d, size_t len)
+{
+    if (len != sizeof *d)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's description of its fabric endpoint has %zu bytes, not %zu", len, sizeof *d);
+    if (d->magic != PLI_OFI_DESC_MAGIC || d->version != PLI_OFI_DESC_VERSION)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's description of its fabric endpoint has magic 0x%x version %u, not 0x%x version %u",
+                        d->magic, d->version, PLI_OFI_DESC_MAGIC, PLI_OFI_DESC_VERSION);
+    if (d->window < PLI_OFI_WINDOW_MIN || d->window > 1024)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint has %u buffers, not %d to 1024", d->window, PLI_OFI_WINDOW_MIN);
+    if (d->addr_len > sizeof d->addr || memchr(d->provider, '\0', sizeof d->provider) == NULL || !*d->provider)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's description of its fabric endpoint has no proper provider or address");
+    if (d->kind != PLI_OFI_MSG && d->kind != PLI_OFI_RDM)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint is of the unknown kind %u", d->kind);
+    return 0;
+}
+
+/* An endpoint of the link with its buffers posted. */
+static int open_ep(struct pli_ofi_link *l, struct fi_info *info)
+{
+    struct pli_ofi_dev *dev = l->dev;
+    int rc = fi_endpoint(dev->domain, info, &l->ep, l);
+
+    if (rc < 0)
+        return pli_ofi_fail(dev->name, "opening an endpoint", rc);
+    rc = fi_ep_bind(l->ep, &dev->eq->fid, 0);
+    if (rc == 0)
+        rc = fi_ep_bind(l->ep, &dev->cq->fid, FI_TRANSMIT | FI_RECV);
+    if (rc == 0)
+        rc = fi_enable(l->ep);
+    if (rc < 0) {
+        fi_close(&l->ep->fid);
+        l->ep = NULL;
+        return pli_ofi_fail(dev->name, "enabling an endpoint", rc);
+    }
+    if (info->tx_attr->size < l->tx_max)
+        l->tx_max = (uint32_t)info->tx_attr->size;
+    return pli_ofi_post(l);
+}
+
+static int connect_msg(struct pli_ofi_link *l, const struct pli_ofi_desc *d)
+{
+    struct pli_ofi_cm cm = { .magic = PLI_OFI_DESC_MAGIC };
+    struct fi_info *info, *own;
+    struct pli_ofi_dev *dev;
+    int rc = pli_ofi_find_peer(d->provider, PLI_OFI_MSG, d->addr_format, d->addr, d->addr_len, &info);
+
+    if (rc < 0)
+        return rc;
+    own = pli_fi_lib()->dupinfo(info);
+    if (!own) {
+        pli_fi_lib()->freeinfo(info);
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a link over the fabric");
+    }
+    rc = pli_ofi_dev_get(&dev, l->hub, own);
+    if (rc == 0)
+        rc = pli_ofi_link_move(l, dev);
+    if (rc == 0)
+        rc = open_ep(l, info);
+    pli_fi_lib()->freeinfo(info);
+    if (rc < 0)
+        return rc;
+    memcpy(cm.token, d->token, sizeof cm.token);
+    rc = fi_connect(l->ep, d->addr, &cm, sizeof cm);
+    if (rc < 0)
+        return pli_ofi_fail(l->dev->name, "connecting to the peer", rc);
+    l->state = PLI_OFI_CONNECTING;
+    l->hub->waiting++;
+    return 0;
+}
+
+int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+    struct pli_ofi_desc d;
+    int rc = 0;
+
+    for (int i = 0; i < nfds; i++)
+        close(fds[i]);
+    if (nfds || l->described)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's description of its fabric endpoint came %s", nfds ? "with descriptors" : "twice");
+    memset(&d, 0, sizeof d);
+    memcpy(&d, blob, len < sizeof d ? len : sizeof d);
+    rc = check_desc(&d, len);
+    if (rc < 0)
+        return rc;
+    if ((l->state == PLI_OFI_NEW) != (d.addr_len > 0))
+        return pli_fail(PLAIT_E_BADPEER, "both sides' fabric endpoints want to %s", d.addr_len ? "listen" : "connect");
+    l->peer_id = d.link;
+    l->peer_tag = d.tag;
+    l->tx_grant = d.window;
+    l->described = true;
+    if (l->state == PLI_OFI_NEW)
+        rc = connect_msg(l, &d);
+    if (rc == 0 && l->state != PLI_OFI_UP && l->state < PLI_OFI_BROKEN)
+        pli_ofi_link_deadline(l, pli_clock_now() + CONNECT_NS);
+    return rc;
+}
+
+/* ---- events ---- */
+
+void pli_ofi_link_broke(struct pli_ofi_link *l, const char *why)
+{
+    if (l->state >= PLI_OFI_BROKEN)
+        return;
+    if (l->state == PLI_OFI_LISTENING || l->state == PLI_OFI_CONNECTING)
+        l->hub->waiting--;
+    l->state = PLI_OFI_BROKEN;
+    snprintf(l->why, sizeof l->why, "%s: %.120s", l->dev->name, why);
+    pli_ofi_link_deadline(l, pli_clock_now() + LAST_WORDS_NS);
+}
+
+static void is_up(struct pli_ofi_link *l)
+{
+    if (l->state != PLI_OFI_LISTENING && l->state != PLI_OFI_CONNECTING)
+        return;
+    l->hub->waiting--;
+    l->state = PLI_OFI_UP;
+    pli_ofi_link_deadline(l, PLI_CLOCK_NEVER);
+    pli_ofi_link_flush(l, true);
+    if (l->starved)
+        pli_ofi_link_ready(l);
+}
+
+static struct pli_ofi_link *find_token(struct pli_ofi_hub *hub, const uint8_t *token)
+{
+    struct pli_list *node;
+
+    pli_list_foreach(node, &hub->links) {
+        struct pli_ofi_link *l = pli_container_of(node, struct pli_ofi_link, node);
+
+        if (l->state == PLI_OFI_LISTENING && !l->ep && memcmp(l->token, token, sizeof l->token) == 0)
+            return l;
+    }
+    return NULL;
+}
+
+/* Somebody wants a connection. Only who knows a token gets one. */
+static void on_request(struct pli_ofi_dev *dev, struct fi_info *info, const uint8_t *data, size_t len)
+{
+    struct pli_ofi_link *l = NULL;
+    struct pli_ofi_cm cm;
+
+    /* verbs pads the private data with zeros */
+    if (len >= sizeof cm) {
+        memcpy(&cm, data, sizeof cm);
+        if (cm.magic == PLI_OFI_DESC_MAGIC)
+            l = find_token(dev->hub, cm.token);
+    }
+    if (!l || l->dev != dev) {
+        fi_reject(dev->pep, info->handle, NULL, 0);
+    } else if (open_ep(l, info) < 0) {
+        fi_reject(dev->pep, info->handle, NULL, 0);
+        pli_ofi_link_broke(l, pli_err_text());
+    } else {
+        int rc = fi_accept(l->ep, NULL, 0);
+
+        if (rc < 0)
+            pli_ofi_link_broke(l, pli_fi_lib()->strerror(-rc));
+    }
+    pli_fi_lib()->freeinfo(info);
+}
+
+static struct pli_ofi_link *find_ep(struct pli_ofi_hub *hub, const struct fid *fid)
+{
+    struct pli_list *node;
+
+    pli_list_foreach(node, &hub->links) {
+        struct pli_ofi_link *l = pli_container_of(node, struct pli_ofi_link, node);
+
+        if (l->ep && &l->ep->fid == fid)
+            return l;
+    }
+    return NULL;
+}
+
+static void on_error(struct pli_ofi_dev *dev)
+{
+    struct fi_eq_err_entry err = { .err_data_size = 0 };
+    struct pli_ofi_link *l;
+
+    if (fi_eq_readerr(dev->eq, &err, 0) < 0)
+        return;
+    l = find_ep(dev->hub, err.fid);
+    if (l)
+        pli_ofi_link_broke(l, pli_fi_lib()->strerror(err.err));
+}
+
+int pli_ofi_dev_events(struct pli_ofi_dev *dev)
+{
+    union {
+        struct fi_eq_cm_entry cm;
+        uint8_t space[sizeof(struct fi_eq_cm_entry) + 512];
+    } e;
+    struct pli_ofi_link *l;
+    uint32_t event;
+    ssize_t n;
+    int count = 0;
+
+    if (!dev->eq)
+        return 0;
+    while (count < 64 && (n = fi_eq_read(dev->eq, &event, &e, sizeof e, 0)) != -FI_EAGAIN) {
+        count++;
+        if (n == -FI_EAVAIL)
+            on_error(dev);
+        else if (n < 0)
+            break;
+        else if (event == FI_CONNREQ)
+            on_request(dev, e.cm.info, e.cm.data, (size_t)n > sizeof e.cm ? (size_t)n - sizeof e.cm : 0);
+        else if (event == FI_CONNECTED && (l = find_ep(dev->hub, e.cm.fid)) != NULL)
+            is_up(l);
+        else if (event == FI_SHUTDOWN && (l = find_ep(dev->hub, e.cm.fid)) != NULL)
+            pli_ofi_link_broke(l, "the peer's endpoint was closed");
+    }
+    return count;
+}

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Devices: what is opened once for a NIC and a context, and the buffers for its packets. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+#include "fabric/ofi.h"
+#include "util/err.h"
+
+enum {
+    CHUNK = 65536,       /* bytes of a chunk of small buffers */
+    BIG_CHUNK = 262144,
+    CQ_SIZE = 8192,      /* completions */
+};
+
+/* A piece of registered memory and the buffers in it. */
+struct chunk {
+    struct pli_list node;
+    struct fid_mr *mr;
+    uint8_t *mem;
+    struct pli_ofi_buf bufs[];
+};
+
+/* ---- buffers ---- */
+
+static int reserve_ids(struct pli_ofi_hub *hub, uint32_t more)
+{
+    uint32_t cap = hub->bufs_cap ? hub->bufs_cap : 64;
+    struct pli_ofi_buf **bufs;
+
+    while (cap < hub->nbufs + more)
+        cap *= 2;
+    if (cap == hub->bufs_cap)
+        return 0;
+    bufs = realloc(hub->bufs, cap * sizeof *bufs);
+    if (!bufs)
+        return PLAIT_E_NOMEM;
+    hub->bufs = bufs;
+    hub->bufs_cap = cap;
+    return 0;
+}
+
+static int add_chunk(struct pli_ofi_dev *dev, struct pli_ofi_pool *pool)
+{
+    uint32_t bytes = pool->size == PLI_OFI_SMALL ? CHUNK : BIG_CHUNK, n = bytes / pool->size;
+    struct chunk *c = calloc(1, sizeof *c + n * sizeof c->bufs[0]);
+    int rc;
+
+    if (!c || reserve_ids(dev->hub, n) < 0 || posix_memalign((void **)&c->mem, 4096, bytes) != 0) {
+        free(c);
+        return pli_fail(PLAIT_E_NOMEM, "%s: no memory for packets", dev->name);
+    }
+    if (dev->info->domain_attr->mr_mode & FI_MR_LOCAL) {
+        rc = fi_mr_reg(dev->domain, c->mem, bytes, FI_SEND | FI_RECV, 0, 0, 0, &c->mr, NULL);
+        if (rc < 0) {
+            free(c->mem);
+            free(c);
+            pli_ofi_fail(dev->name, "registering memory for packets", rc);
+            return pli_fail(rc == -FI_ENOMEM ? PLAIT_E_NOMEM : PLAIT_E_SYSTEM,
+                            "%.300s; the limit on locked memory (ulimit -l) may be too small", pli_err_text());
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct pli_ofi_buf *b = &c->bufs[i];
+
+        b->mem = c->mem + i * pool->size;
+        b->desc = c->mr ? fi_mr_desc(c->mr) : NULL;
+        b->size = pool->size;
+        b->id = dev->hub->nbufs;
+        dev->hub->bufs[dev->hub->nbufs++] = b;
+        pli_list_init(&b->node);
+        pli_list_push_back(&pool->free, &b->node);
+    }
+    pli_list_init(&c->node);
+    pli_list_push_back(&pool->chunks, &c->node);
+    return 0;
+}
+
+struct pli_ofi_buf *pli_ofi_buf_get(struct pli_ofi_dev *dev, bool big)
+{
+    struct pli_ofi_pool *pool = big ? &dev->big : &dev->small;
+
+    if (pli_list_is_empty(&pool->free) && add_chunk(dev, pool) < 0)
+        return NULL;
+    return pli_container_of(pli_list_pop_front(&pool->free), struct pli_ofi_buf, node);
+}
+
+void pli_ofi_buf_put(struct pli_ofi_dev *dev, struct pli_ofi_buf *buf)
+{
+    buf->link = NULL;
+    buf->op = PLI_OFI_IDLE;
+    buf->holds = 0;
+    pli_list_move_back(buf->size == PLI_OFI_SMALL ? &dev->small.free : &dev->big.free, &buf->node);
+}
+
+static void free_pool(struct pli_ofi_pool *pool, bool forked)
+{
+    struct pli_list *node;
+
+    while ((node = pli_list_pop_front(&pool->chunks)) != NULL) {
+        struct chunk *c = pli_container_of(node, struct chunk, node);
+
+        if (c->mr && !forked)
+            fi_close(&c->mr->fid);
+        free(c->mem);
+        free(c);
+    }
+}
+
+static void init_pool(struct pli_ofi_pool *pool, uint32_t size)
+{
+    pool->size = size;
+    pli_list_init(&pool->free);
+    pli_list_init(&pool->chunks);
+}
+
+/* ---- opening ---- */
+
+static int watch(struct pli_ofi_dev *dev, struct fid *fid, const char *what)
+{
+    struct epoll_event ev = { .events = EPOLLIN };
+    int fd, rc = fi_control(fid, FI_GETWAIT, &fd);
+
+    if (rc < 0)
+        return pli_ofi_fail(dev->name, what, rc);
+    if (epoll_ctl(dev->hub->epfd, EPOLL_CTL_ADD, fd, &ev) < 0)
+        return pli_fail_errno("%s: epoll_ctl for %s", dev->name, what);
+    return 0;
+}
+
+static int open_queues(struct pli_ofi_dev *dev)
+{
+    struct fi_cq_attr cq = { .size = CQ_SIZE, .format = FI_CQ_FORMAT_MSG, .wait_obj = FI_WAIT_FD };
+    struct fi_eq_attr eq = { .wait_obj = FI_WAIT_FD };
+    int rc = fi_cq_open(dev->domain, &cq, &dev->cq, NULL);
+
+    if (rc < 0)
+        return pli_ofi_fail(dev->name, "opening a completion queue", rc);
+    dev->cq_size = cq.size < CQ_SIZE ? CQ_SIZE : (uint32_t)cq.size;
+    rc = watch(dev, &dev->cq->fid, "the descriptor of a completion queue");
+    if (rc < 0 || dev->kind != PLI_OFI_MSG)
+        return rc;
+    rc = fi_eq_open(dev->fabric, &eq, &dev->eq, NULL);
+    if (rc < 0)
+        return pli_ofi_fail(dev->name, "opening an event queue", rc);
+    return watch(dev, &dev->eq->fid, "the descriptor of an event queue");
+}
+
+static int open_all(struct pli_ofi_dev *dev)
+{
+    int rc = pli_fi_lib()->fabric(dev->info->fabric_attr, &dev->fabric, NULL);
+
+    if (rc < 0)
+        return pli_ofi_fail(dev->name, "opening the fabric", rc);
+    rc = fi_domain(dev->fabric, dev->info, &dev->domain, NULL);
+    if (rc < 0)
+        return pli_ofi_fail(dev->name, "opening the domain", rc);
+    return open_queues(dev);
+}
+
+static bool serves(const struct pli_ofi_dev *dev, const struct fi_info *info)
+{
+    const struct fi_info *d = dev->info;
+
+    return strcmp(d->fabric_attr->prov_name, info->fabric_attr->prov_name) == 0 &&
+           strcmp(d->domain_attr->name, info->domain_attr->name) == 0 && d->ep_attr->type == info->ep_attr->type &&
+           d->addr_format == info->addr_format;
+}
+
+/* What was found for listening has the own address, as the passive endpoint needs it; what was found for a peer has the peer's. */
+static void keep_better_info(struct pli_ofi_dev *dev, struct fi_info *info)
+{
+    struct fi_info *worse = dev->info->dest_addr && !info->dest_addr ? dev->info : info;
+
+    if (worse == dev->info)
+        dev->info = info;
+    pli_fi_lib()->freeinfo(worse);
+}
+
+int pli_ofi_dev_get(struct pli_ofi_dev **out, struct pli_ofi_hub *hub, struct fi_info *info)
+{
+    struct pli_ofi_dev *dev;
+    struct pli_list *node;
+    int rc;
+
+    pli_list_foreach(node, &hub->devs) {
+        dev = pli_container_of(node, struct pli_ofi_dev, node);
+        if (serves(dev, info)) {
+            keep_better_info(dev, info);
+            *out = dev;
+            return 0;
+        }
+    }
+    dev = calloc(1, sizeof *dev);
+    if (!dev) {
+        pli_fi_lib()->freeinfo(info);
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a device of libfabric");
+    }
+    dev->hub = hub;
+    dev->info = info;
+    dev->kind = info->ep_attr->type == FI_EP_MSG ? PLI_OFI_MSG : PLI_OFI_RDM;
+    init_pool(&dev->small, PLI_OFI_SMALL);
+    init_pool(&dev->big, PLI_OFI_BIG);
+    pli_list_init(&dev->node);
+    snprintf(dev->name, sizeof dev->name, "libfabric provider %.40s, %.30s", info->fabric_attr->prov_name, info->domain_attr->name);
+    rc = open_all(dev);
+    if (rc < 0) {
+        pli_ofi_dev_close(dev, false);
+        return rc;
+    }
+    pli_list_push_back(&hub->devs, &dev->node);
+    *out = dev;
+    return 0;
+}
+
+int pli_ofi_dev_listen(struct pli_ofi_dev *dev)
+{
+    size_t len = sizeof dev->addr;
+    struct fid_pep *pep;
+    int rc;
+
+    if (dev->pep)
+        return 0;
+    rc = fi_passive_ep(dev->fabric, dev->info, &pep, dev);
+    if (rc < 0)
+        return pli_ofi_fail(dev->name, "opening a passive endpoint", rc);
+    rc = fi_pep_bind(pep, &dev->eq->fid, 0);
+    if (rc == 0)
+        rc = fi_listen(pep);
+    if (rc == 0)
+        rc = fi_getname(&pep->fid, dev->addr, &len);
+    if (rc < 0) {
+        fi_close(&pep->fid);
+        return pli_ofi_fail(dev->name, "listening", rc);
+    }
+    dev->addr_len = (uint32_t)len;
+    dev->pep = pep;
+    return 0;
+}
+
+static void close_fid(struct fid *fid)
+{
+    if (fid)
+        fi_close(fid);
+}
+
+void pli_ofi_dev_close(struct pli_ofi_dev *dev, bool forked)
+{
+    pli_list_remove(&dev->node);
+    if (!forked) {
+        close_fid(dev->pep ? &dev->pep->fid : NULL);
+        close_fid(dev->ep ? &dev->ep->fid : NULL);
+        close_fid(dev->av ? &dev->av->fid : NULL);
+    }
+    free_pool(&dev->small, forked);
+    free_pool(&dev->big, forked);
+    if (!forked) {
+        close_fid(dev->cq ? &dev->cq->fid : NULL);
+        close_fid(dev->eq ? &dev->eq->fid : NULL);
+        close_fid(dev->domain ? &dev->domain->fid : NULL);
+        close_fid(dev->fabric ? &dev->fabric->fid : NULL);
+        pli_fi_lib()->freeinfo(dev->info);
+    }
+    free(dev);
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The hub: what the context polls and sleeps on, for all its links over the fabric. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+#include "fabric/ofi.h"
+#include "util/clock.h"
+#include "util/err.h"
+
+enum {
+    REAP = 32,       /* completions that are fetched at once */
+    EVENTS_EVERY = 256, /* polls between two looks at the event queues, when nobody is connecting */
+    EMPTY = 64,      /* polls without a completion, after which fewer are made while other links have work */
+    EMPTY_EVERY = 8,
+};
+
+/* ---- completions ---- */
+
+static void sent(struct pli_ofi_buf *buf)
+{
+    struct pli_ofi_link *l = buf->link;
+
+    l->tx_flight--;
+    pli_ofi_buf_put(l->dev, buf);
+    if (l->starved)
+        pli_ofi_link_ready(l);
+    if (l->fill && !pli_list_is_on(&l->dirty_node))
+        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+}
+
+static void complete(struct pli_ofi_dev *dev, const struct fi_cq_msg_entry *e)
+{
+    struct pli_ofi_buf *buf = e->op_context;
+
+    (void)dev;
+    if (!buf || !buf->link) /* its link was closed meanwhile */
+        return;
+    pli_list_remove(&buf->node);
+    if (buf->op == PLI_OFI_TX) {
+        sent(buf);
+    } else {
+        buf->len = (uint32_t)e->len;
+        pli_ofi_arrived(buf->link, buf);
+    }
+}
+
+static void complete_error(struct pli_ofi_dev *dev)
+{
+    struct fi_cq_err_entry e = { .err_data_size = 0 };
+    struct pli_ofi_buf *buf;
+    struct pli_ofi_link *l;
+    char text[160], reason[80] = "";
+
+    if (fi_cq_readerr(dev->cq, &e, 0) < 0)
+        return;
+    buf = e.op_context;
+    l = buf ? buf->link : NULL;
+    if (!l)
+        return;
+    if (e.err != FI_ECANCELED) {
+        const char *s = fi_cq_strerror(dev->cq, e.prov_errno, e.err_data, reason, sizeof reason);
+
+        snprintf(text, sizeof text, "%s failed: %s (%.60s)", buf->op == PLI_OFI_TX ? "sending" : "receiving",
+                 pli_fi_lib()->strerror(e.err), s ? s : "");
+        pli_ofi_link_broke(l, text);
+    }
+    if (buf->op == PLI_OFI_TX)
+        l->tx_flight--;
+    pli_ofi_buf_put(l->dev, buf);
+}
+
+int pli_ofi_dev_reap(struct pli_ofi_dev *dev)
+{
+    struct fi_cq_msg_entry e[REAP];
+    ssize_t n = fi_cq_read(dev->cq, e, REAP);
+
+    if (n > 0) {
+        for (ssize_t i = 0; i < n; i++)
+            complete(dev, &e[i]);
+        return (int)n;
+    }
+    if (n == -FI_EAVAIL) {
+        complete_error(dev);
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- deadlines ---- */
+
+static void set_timer(struct pli_ofi_hub *hub)
+{
+    struct itimerspec t = { .it_value = { 0, 0 } };
+
+    if (hub->deadline != PLI_CLOCK_NEVER) {
+        t.it_value.tv_sec = (time_t)(hub->deadline / PLI_NS_PER_S);
+        t.it_value.tv_nsec = (long)(hub->deadline % PLI_NS_PER_S) + 1;
+    }
+    timerfd_settime(hub->timerfd, TFD_TIMER_ABSTIME, &t, NULL);
+}
+
+void pli_ofi_link_deadline(struct pli_ofi_link *link, uint64_t at)
+{
+    struct pli_ofi_hub *hub = link->hub;
+    struct pli_list *node;
+
+    link->deadline = at;
+    hub->deadline = PLI_CLOCK_NEVER;
+    pli_list_foreach(node, &hub->links) {
+        const struct pli_ofi_link *l = pli_container_of(node, struct pli_ofi_link, node);
+
+        if (l->deadline < hub->deadline)
+            hub->deadline = l->deadline;
+    }
+    set_timer(hub);
+}
+
+static void give_up(struct pli_ofi_link *l)
+{
+    char text[320];
+    bool broken = l->state == PLI_OFI_BROKEN;
+
+    if (broken)
+        snprintf(text, sizeof text, "the connection over the fabric was lost: %s", l->why);
+    else
+        snprintf(text, sizeof text, "%s: the peer did not connect within 5 s", l->dev->name);
+    pli_ofi_quiet(&l->tr);
+    l->tr.up->failed(l->tr.owner, broken ? PLAIT_E_PEERDIED : PLAIT_E_UNREACHABLE, text);
+}
+
+static int look_at_deadlines(struct pli_ofi_hub *hub)
+{
+    uint64_t now = pli_clock_now();
+    struct pli_list *node, *tmp;
+    int n = 0;
+
+    if (now < hub->deadline)
+        return 0;
+    pli_list_foreach_safe(node, tmp, &hub->links) {
+        struct pli_ofi_link *l = pli_container_of(node, struct pli_ofi_link, node);
+
+        if (l->deadline > now)
+            continue;
+        give_up(l);
+        n++;
+    }
+    return n;
+}
+
+/* ---- the poll ---- */
+
+/* What has come is delivered; who found no space is told that there is some. Each link that is on the list now gets one turn. */
+static int deliver_all(struct pli_ofi_hub *hub, int budget)
+{
+    struct pli_list turn, *node;
+    int n = 0;
+
+    pli_list_init(&turn);
+    pli_list_splice_back(&turn, &hub->ready);
+    while (n < budget && (node = pli_list_pop_front(&turn)) != NULL) {
+        struct pli_ofi_link *l = pli_container_of(node, struct pli_ofi_link, ready_node);
+
+        n += pli_ofi_deliver(l, budget - n);
+        if (l->starved && l->state != PLI_OFI_DEAD && pli_ofi_has_space(l)) {
+            l->starved = false;
+            n++;
+            l->tr.up->writable(l->tr.owner);
+        }
+    }
+    pli_list_splice_back(&turn, &hub->ready);
+    pli_list_splice_back(&hub->ready, &turn);
+    return n;
+}
+
+static void flush_all(struct pli_ofi_hub *hub, bool all)
+{
+    struct pli_list turn, *node;
+
+    pli_list_init(&turn);
+    pli_list_splice_back(&turn, &hub->dirty);
+    while ((node = pli_list_pop_front(&turn)) != NULL)
+        pli_ofi_link_flush(pli_container_of(node, struct pli_ofi_link, dirty_node), all);
+}
+
+static int look_at_events(struct pli_ofi_hub *hub)
+{
+    struct pli_list *node, *tmp;
+    int n = 0;
+
+    hub->looks = EVENTS_EVERY;
+    pli_list_foreach_safe(node, tmp, &hub->devs)
+        n += pli_ofi_dev_events(pli_container_of(node, struct pli_ofi_dev, node));
+    return n + look_at_deadlines(hub);
+}
+
+int pli_ofi_hub_poll(struct pli_ofi_hub *hub, int budget)
+{
+    struct pli_list *node;
+    int n = 0, got = 0;
+
+    if (budget <= 0 || hub->polling)
+        return 0;
+    /* a look costs a system call: with other links to poll, and nothing here for a while, not in every pass */
+    if (hub->empty > EMPTY && !hub->tr.alone && hub->empty % EMPTY_EVERY && pli_list_is_empty(&hub->ready)) {
+        hub->empty++;
+        return 0;
+    }
+    hub->polling = true;
+    if (hub->looks-- == 0 || hub->waiting)
+        n += look_at_events(hub);
+    pli_list_foreach(node, &hub->devs)
+        got += pli_ofi_dev_reap(pli_container_of(node, struct pli_ofi_dev, node));
+    if (!pli_list_is_empty(&hub->ready))
+        n += deliver_all(hub, budget);
+    if (!pli_list_is_empty(&hub->dirty))
+        flush_all(hub, false);
+    hub->empty = got ? 0 : hub->empty + 1;
+    hub->polling = false;
+    return n;
+}
+
+/* ---- sleeping ---- */
+
+void pli_ofi_hub_park(struct pli_ofi_hub *hub)
+{
+    flush_all(hub, true);
+}
+
+bool pli_ofi_hub_ready(struct pli_ofi_hub *hub)
+{
+    struct pli_list *node;
+
+    if (!pli_list_is_empty(&hub->ready))
+        return true;
+    pli_list_foreach(node, &hub->devs) {
+        struct pli_ofi_dev *dev = pli_container_of(node, struct pli_ofi_dev, node);
+        struct fid *fids[2] = { &dev->cq->fid, dev->eq ? &dev->eq->fid : NULL };
+
+        /* only after this may its descriptors be slept on */
+        if (fi_trywait(dev->fabric, fids, dev->eq ? 2 : 1) != FI_SUCCESS) {
+            hub->looks = 0;
+            hub->empty = 0;
+            return true;
+        }
+    }
+    hub->looks = 0; /* what wakes us may be an event */
+    hub->empty = 0;
+    return false;
+}
+
+/* ---- as the context sees it ---- */
+
+static int poll_op(struct pli_tr *tr, int budget)
+{
+    return pli_ofi_hub_poll(pli_ofi_hub_of(tr), budget);
+}
+
+static void park_op(struct pli_tr *tr)
+{
+    pli_ofi_hub_park(pli_ofi_hub_of(tr));
+}
+
+static bool ready_op(struct pli_tr *tr)
+{
+    return pli_ofi_hub_ready(pli_ofi_hub_of(tr));
+}
+
+static void unpark_op(struct pli_tr *tr)
+{
+    struct pli_ofi_hub *hub = pli_ofi_hub_of(tr);
+
+    hub->empty = 0;
+    hub->looks = 0;
+}
+
+static int wake_fd_op(const struct pli_tr *tr)
+{
+    return pli_container_of(tr, struct pli_ofi_hub, tr)->epfd;
+}
+
+static void destroy_op(struct pli_tr *tr, bool forked)
+{
+    struct pli_ofi_hub *hub = pli_ofi_hub_of(tr);
+    struct pli_list *node, *tmp;
+
+    pli_list_foreach_safe(node, tmp, &hub->devs)
+        pli_ofi_dev_close(pli_container_of(node, struct pli_ofi_dev, node), forked);
+    close(hub->epfd);
+    close(hub->timerfd);
+    free(hub->bufs);
+    free(hub);
+}
+
+const struct pli_tr_ops pli_ofi_hub_ops = {
+    .name = "ofi",
+    .destroy = destroy_op,
+    .poll = poll_op,
+    .park = park_op,
+    .ready = ready_op,
+    .unpark = unpark_op,
+    .wake_fd = wake_fd_op,
+};
+
+int pli_ofi_hub_get(struct pli_ofi_hub **out, const struct pli_tr_env *env)
+{
+    struct epoll_event ev = { .events = EPOLLIN };
+    struct pli_ofi_hub *hub;
+    int rc;
+
+    if (*env->hub) {
+        *out = pli_ofi_hub_of(*env->hub);
+        return 0;
+    }
+    hub = calloc(1, sizeof *hub);
+    if (!hub)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for links over the fabric");
+    hub->tr.ops = &pli_ofi_hub_ops;
+    hub->tr.hot_index = -1;
+    hub->deadline = PLI_CLOCK_NEVER;
+    pli_list_init(&hub->devs);
+    pli_list_init(&hub->links);
+    pli_list_init(&hub->ready);
+    pli_list_init(&hub->dirty);
+    hub->epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (hub->epfd < 0) {
+        rc = pli_fail_errno("epoll_create for links over the fabric");
+        goto err_free;
+    }
+    hub->timerfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (hub->timerfd < 0 || epoll_ctl(hub->epfd, EPOLL_CTL_ADD, hub->timerfd, &ev) < 0) {
+        rc = pli_fail_errno("timerfd for links over the fabric");
+        goto err_epfd;
+    }
+    *env->hub = &hub->tr;
+    *out = hub;
+    return 0;
+
+err_epfd:
+    if (hub->timerfd >= 0)
+        close(hub->timerfd);
+    close(hub->epfd);
+err_free:
+    free(hub);
+    return rc;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The libfabric transport: its table, and the life of a link. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+#include "fabric/ofi.h"
+#include "util/clock.h"
+#include "util/err.h"
+
+static int probe(void)
+{
+    struct fi_info *info;
+    int rc = pli_ofi_find_local(NULL, &info);
+
+    if (rc == 0)
+        pli_fi_lib()->freeinfo(info);
+    return rc;
+}
+
+int pli_ofi_link_move(struct pli_ofi_link *l, struct pli_ofi_dev *dev)
+{
+    uint32_t room = l->window + PLI_OFI_TX_MAX;
+
+    if (l->dev == dev)
+        return 0;
+    if (dev->cq_used + room > dev->cq_size)
+        return pli_fail(PLAIT_E_NOMEM, "%s: its completion queue of %u entries is promised to the links that this context has; "
+                        "use more contexts", dev->name, dev->cq_size);
+    dev->cq_used += room;
+    if (l->dev)
+        l->dev->cq_used -= room;
+    l->dev = dev;
+    return 0;
+}
+
+static int pick_device(struct pli_ofi_link *l, const struct pli_tr_env *env)
+{
+    struct pli_ofi_dev *dev;
+    struct fi_info *info;
+    int rc = pli_ofi_find_local(env->local, &info);
+
+    if (rc == 0)
+        rc = pli_ofi_dev_get(&dev, l->hub, info);
+    if (rc == 0)
+        rc = pli_ofi_link_move(l, dev);
+    if (rc == 0 && l->dev->kind != PLI_OFI_MSG)
+        rc = pli_fail(PLAIT_E_UNSUPPORTED, "%s: has reliable datagrams only", l->dev->name);
+    if (rc == 0 && !env->active)
+        rc = pli_ofi_dev_listen(l->dev);
+    return rc;
+}
+
+static int create(struct pli_tr **tr, const struct pli_tr_env *env, const struct pli_tr_up *up, void *owner)
+{
+    struct pli_ofi_link *l = calloc(1, sizeof *l);
+    int rc;
+
+    if (!l)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a link over the fabric");
+    l->tr.ops = &pli_ofi_ops;
+    l->tr.up = up;
+    l->tr.owner = owner;
+    l->tr.hot_index = -1;
+    l->deadline = PLI_CLOCK_NEVER;
+    l->tx_big_from = l->rx_big_from = UINT32_MAX;
+    l->tx_max = PLI_OFI_TX_MAX;
+    l->window = PLI_OFI_WINDOW_MIN;
+    l->rx_told = PLI_OFI_WINDOW_MIN; /* the description says so */
+    l->peer_addr = FI_ADDR_UNSPEC;
+    pli_list_init(&l->node);
+    pli_list_init(&l->ready_node);
+    pli_list_init(&l->dirty_node);
+    pli_list_init(&l->ops);
+    pli_list_init(&l->rxq);
+    pli_list_init(&l->heldq);
+    if (getrandom(l->token, sizeof l->token, 0) != sizeof l->token || getrandom(&l->tag, sizeof l->tag, 0) != sizeof l->tag) {
+        rc = pli_fail_errno("getrandom for a link over the fabric");
+        goto err_free;
+    }
+    rc = pli_ofi_hub_get(&l->hub, env);
+    if (rc < 0)
+        goto err_free;
+    rc = pick_device(l, env);
+    if (rc < 0)
+        goto err_free;
+    l->id = ++l->hub->next_id;
+    l->tr.hub = &l->hub->tr;
+    pli_list_push_back(&l->hub->links, &l->node);
+    *tr = &l->tr;
+    return 0;
+
+err_free:
+    if (l->dev)
+        l->dev->cq_used -= l->window + PLI_OFI_TX_MAX;
+    free(l);
+    return rc;
+}
+
+void pli_ofi_quiet(struct pli_tr *tr)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+
+    if (l->state == PLI_OFI_LISTENING || l->state == PLI_OFI_CONNECTING)
+        l->hub->waiting--;
+    l->state = PLI_OFI_DEAD;
+    pli_ofi_link_deadline(l, PLI_CLOCK_NEVER);
+    pli_list_remove(&l->ready_node);
+    pli_list_remove(&l->dirty_node);
+}
+
+static void put_all(struct pli_ofi_dev *dev, struct pli_list *list)
+{
+    struct pli_list *node;
+
+    while ((node = pli_list_first(list)) != NULL)
+        pli_ofi_buf_put(dev, pli_container_of(node, struct pli_ofi_buf, node));
+}
+
+static void destroy(struct pli_tr *tr, bool forked)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+    int rounds = 0;
+
+    if (!forked)
+        pli_ofi_quiet(tr);
+    if (l->ep && !forked) {
+        fi_shutdown(l->ep, 0);
+        fi_close(&l->ep->fid);
+        /* the operations that this has ended; after it none of the link is known to the provider */
+        while (pli_ofi_dev_reap(l->dev) > 0 && ++rounds < 10000)
+            ;
+    }
+    put_all(l->dev, &l->ops);
+    put_all(l->dev, &l->rxq);
+    put_all(l->dev, &l->heldq);
+    if (l->fill)
+        pli_ofi_buf_put(l->dev, l->fill);
+    l->dev->cq_used -= l->window + PLI_OFI_TX_MAX;
+    pli_list_remove(&l->node);
+    pli_list_remove(&l->ready_node);
+    pli_list_remove(&l->dirty_node);
+    free(l);
+}
+
+static int control(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds)
+{
+    (void)tr;
+    (void)blob;
+    for (int i = 0; i < nfds; i++)
+        close(fds[i]);
+    return pli_fail(PLAIT_E_PROTO, "ofi: a control message of %zu bytes, where there are none", len);
+}
+
+static int poll_op(struct pli_tr *tr, int budget)
+{
+    return pli_ofi_hub_poll(pli_ofi_link_of(tr)->hub, budget);
+}
+
+static void park(struct pli_tr *tr)
+{
+    pli_ofi_hub_park(pli_ofi_link_of(tr)->hub);
+}
+
+static bool ready(struct pli_tr *tr)
+{
+    return pli_ofi_hub_ready(pli_ofi_link_of(tr)->hub);
+}
+
+static void unpark(struct pli_tr *tr)
+{
+    (void)tr;
+}
+
+static int wake_fd(const struct pli_tr *tr)
+{
+    return pli_container_of(tr, struct pli_ofi_link, tr)->hub->epfd;
+}
+
+static void stats(const struct pli_tr *tr, struct pli_tr_stats *st)
+{
+    const struct pli_ofi_link *l = pli_container_of(tr, struct pli_ofi_link, tr);
+
+    st->ring_slots = l->window;
+    st->ring_used = l->tx_flight;
+    st->grows = l->rx_big_from != UINT32_MAX;
+    st->held = l->holds;
+    st->connected = l->state == PLI_OFI_UP;
+}
+
+const struct pli_tr_ops pli_ofi_ops = {
+    .name = "ofi",
+    .probe = probe,
+    .create = create,
+    .describe = pli_ofi_describe,
+    .connect = pli_ofi_connect,
+    .control = control,
+    .quiet = pli_ofi_quiet,
+    .destroy = destroy,
+    .send = pli_ofi_send,
+    .reserve = pli_ofi_reserve,
+    .commit = pli_ofi_commit,
+    .abandon = pli_ofi_abandon,
+    .flush = pli_ofi_flush,
+    .max_payload = pli_ofi_max_payload,
+    .poll = poll_op,
+    .hold = pli_ofi_hold,
+    .release = pli_ofi_release,
+    .park = park,
+    .ready = ready,
+    .unpark = unpark,
+    .wake_fd = wake_fd,
+    .stats = stats,
+};

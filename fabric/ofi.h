@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The libfabric transport's objects; for the files of fabric/ and its unit tests. Everything belongs to the thread of the context that
+ * owns the hub; nothing blocks, except where a function says so.
+ *
+ *   hub     one for each context: its devices, its links, what of them has work; the context polls it, not the links
+ *   device  one NIC of one provider: fabric, domain, completion queue, event queue, passive endpoint, buffers
+ *   link    one peer: an endpoint (FI_EP_MSG), or an address of the device's endpoint (FI_EP_RDM); credits; packets being filled and read
+ *   buffer  a packet and the operation that moves it
+ */
+#ifndef PLI_FABRIC_OFI_H
+#define PLI_FABRIC_OFI_H
+
+#include <netinet/in.h>
+#include <rdma/fabric.h>
+#include <rdma/fi_cm.h>
+#include <rdma/fi_domain.h>
+#include <rdma/fi_endpoint.h>
+#include <rdma/fi_eq.h>
+#include <rdma/fi_errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include "fabric/lib.h"
+#include "fabric/packet.h"
+#include "runtime/transport.h"
+#include "util/list.h"
+
+enum pli_ofi_kind { PLI_OFI_MSG = 1, PLI_OFI_RDM = 2 };
+
+enum pli_ofi_op { PLI_OFI_IDLE, PLI_OFI_RX, PLI_OFI_TX };
+
+struct pli_ofi_link;
+
+struct pli_ofi_buf {
+    struct fi_context2 ctx;     /* first: operations are known by it */
+    struct pli_list node;       /* a pool's free ones; the operations of a link; what it has received, held */
+    struct pli_ofi_link *link;  /* NULL: free, or a receive of an RDM endpoint */
+    uint8_t *mem;
+    void *desc;                 /* of its registration, or NULL */
+    uint32_t size, len;
+    uint32_t id;                /* its place in hub->bufs: the token of a hold */
+    uint32_t holds;             /* records in it that are held */
+    enum pli_ofi_op op;
+};
+
+/* Buffers of one size, registered in chunks; none is given back before the device is closed. */
+struct pli_ofi_pool {
+    uint32_t size;
+    struct pli_list free;       /* struct pli_ofi_buf, the longest unused first */
+    struct pli_list chunks;
+};
+
+struct pli_ofi_dev {
+    struct pli_list node;       /* hub->devs */
+    struct pli_ofi_hub *hub;
+    enum pli_ofi_kind kind;
+    struct fi_info *info;
+    struct fid_fabric *fabric;
+    struct fid_domain *domain;
+    struct fid_cq *cq;
+    struct fid_eq *eq;          /* MSG */
+    struct fid_pep *pep;        /* MSG: made when the first peer is to connect */
+    struct fid_ep *ep;          /* RDM */
+    struct fid_av *av;          /* RDM */
+    struct pli_ofi_pool small, big;
+    uint32_t rx_posted;         /* RDM: buffers posted for all links */
+    uint32_t cq_size, cq_used;  /* completions that may be there at once; promised to links */
+    uint32_t addr_len;
+    uint8_t addr[64];           /* where it can be reached: of pep, or of ep */
+    char name[96];              /* "provider tcp, lo", for messages */
+};
+
+/* The hub is what the context polls. */
+struct pli_ofi_hub {
+    struct pli_tr tr;
+    struct pli_list devs, links;
+    struct pli_list ready;      /* links with packets to deliver, or something to tell */
+    struct pli_list dirty;      /* links with records to send at the end of the poll */
+    struct pli_ofi_buf **bufs;
+    uint32_t nbufs, bufs_cap;
+    uint32_t next_id;           /* of links */
+    uint32_t waiting;           /* links that are not connected yet: the event queues are looked at in every poll */
+    uint32_t looks;             /* polls until the next look at the event queues */
+    uint32_t empty;             /* polls without a completion */
+    uint64_t deadline;          /* ns: the first link that shall be given up, PLI_CLOCK_NEVER: none */
+    int epfd, timerfd;
+    bool polling;
+};
+
+enum pli_ofi_state {
+    PLI_OFI_NEW,        /* neither described nor connected */
+    PLI_OFI_LISTENING,  /* the peer will ask for a connection */
+    PLI_OFI_CONNECTING,
+    PLI_OFI_UP,
+    PLI_OFI_BROKEN,     /* the endpoint is gone; whoever closed it says why on the control channel, until the deadline */
+    PLI_OFI_DEAD,       /* the owner has been told */
+};
+
+struct pli_ofi_link {
+    struct pli_tr tr;
+    struct pli_ofi_hub *hub;
+    struct pli_ofi_dev *dev;
+    struct pli_list node;       /* hub->links */
+    struct pli_list ready_node, dirty_node;
+    enum pli_ofi_state state;
+    uint32_t id, tag;           /* what packets to this link must name */
+    uint8_t token[16];
+    uint32_t peer_id, peer_tag;
+    bool described;             /* the peer's description has come */
+    struct fid_ep *ep;          /* MSG */
+    fi_addr_t peer_addr;        /* RDM */
+    uint64_t deadline;          /* ns: of the connection, or of the end; PLI_CLOCK_NEVER */
+    char why[256];              /* BROKEN */
+
+    /* sending */
+    struct pli_ofi_buf *fill;   /* being filled, or NULL */
+    uint32_t fill_records;
+    uint32_t tx_next;           /* number of the packet that goes next */
+    uint32_t tx_grant, tx_big_from;
+    uint32_t tx_flight;         /* packets with the provider */
+    uint32_t tx_max;            /* packets that may be */
+    bool starved;               /* a send found no space: writable() is owed */
+    uint32_t need;              /* bytes of the record that found none */
+    bool injected;              /* a packet went without a completion since the last poll */
+    bool reserved;
+    uint32_t reserved_at;       /* offset in fill */
+    bool reserved_cookie;
+    uint32_t reserved_len;
+    struct pli_list ops;        /* buffers with the provider, both ways */
+
+    /* receiving */
+    struct pli_list rxq;        /* packets that have come, in order; the first one is being read */
+    uint32_t rx_at;             /* offset in it, 0: not begun */
+    uint32_t rx_left;           /* records in it still to come */
+    uint32_t rx_seen;           /* packets that have come */
+    uint32_t rx_read;           /* packets that have been read to their end */
+    uint32_t rx_posted, rx_told;/* buffers posted in all; of which the peer knows */
+    uint32_t rx_big_from;
+    uint32_t rx_full;           /* packets that were nearly full: time for larger ones? */
+    uint32_t window;            /* buffers that are posted when all is read */
+    uint32_t held;              /* packets that are read and held */
+    bool rx_data;               /* packets with records came since the peer was told */
+    bool in_rx;
+    uint64_t holds;             /* records that are held */
+    struct pli_list heldq;      /* those packets */
+};
+
+static inline struct pli_ofi_link *pli_ofi_link_of(struct pli_tr *tr)
+{
+    return pli_container_of(tr, struct pli_ofi_link, tr);
+}
+
+static inline struct pli_ofi_hub *pli_ofi_hub_of(struct pli_tr *tr)
+{
+    return pli_container_of(tr, struct pli_ofi_hub, tr);
+}
+
+/* The sentence "provider tcp, lo: <what>: <libfabric's reason>" and a code for it (PLAIT_E_NOMEM, NOFILE, SYSTEM). rc: negative, as
+ * libfabric returns it. */
+int pli_ofi_fail(const char *name, const char *what, long rc);
+
+/* ---- provider.c ---- */
+
+/* The endpoint that serves best where this context listens: tries the providers in order (PLAIT_PROVIDER: only that one) until one has an
+ * address there. local: the control channel's own address, AF_UNSPEC or NULL: this host. The caller frees *info. PLAIT_E_UNSUPPORTED with the
+ * reasons of each provider, PLAIT_E_INVAL (PLAIT_PROVIDER). May take some ms. */
+int pli_ofi_find_local(const struct sockaddr *local, struct fi_info **info);
+/* The same for reaching that address with the provider of that name. */
+int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t format, const void *addr, size_t len, struct fi_info **info);
+
+/* ---- device.c ---- */
+
+/* The hub's device for info: an open one of the same provider and domain, or a new one. Takes info over, also on error. */
+int pli_ofi_dev_get(struct pli_ofi_dev **dev, struct pli_ofi_hub *hub, struct fi_info *info);
+/* Makes it listen, if it does not yet; dev->addr is where. */
+int pli_ofi_dev_listen(struct pli_ofi_dev *dev);
+/* forked: frees private memory only. */
+void pli_ofi_dev_close(struct pli_ofi_dev *dev, bool forked);
+/* A free buffer, or NULL with PLAIT_E_NOMEM's or libfabric's sentence. */
+struct pli_ofi_buf *pli_ofi_buf_get(struct pli_ofi_dev *dev, bool big);
+void pli_ofi_buf_put(struct pli_ofi_dev *dev, struct pli_ofi_buf *buf);
+
+/* ---- hub.c ---- */
+
+extern const struct pli_tr_ops pli_ofi_hub_ops;
+
+int pli_ofi_hub_get(struct pli_ofi_hub **hub, const struct pli_tr_env *env);
+int pli_ofi_hub_poll(struct pli_ofi_hub *hub, int budget);
+void pli_ofi_hub_park(struct pli_ofi_hub *hub);
+bool pli_ofi_hub_ready(struct pli_ofi_hub *hub);
+/* Something is to be delivered, or told, to the link's owner in the next poll. */
+static inline void pli_ofi_link_ready(struct pli_ofi_link *link)
+{
+    if (!pli_list_is_on(&link->ready_node))
+        pli_list_push_back(&link->hub->ready, &link->ready_node);
+}
+/* The link is to be given up at that time. */
+void pli_ofi_link_deadline(struct pli_ofi_link *link, uint64_t at);
+/* Takes what is in the device's completion queue. Calls nobody. */
+int pli_ofi_dev_reap(struct pli_ofi_dev *dev);
+
+/* ---- connect.c ---- */
+
+void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int *nfds);
+int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds);
+/* Takes what is in the device's event queue. Returns how many events. */
+int pli_ofi_dev_events(struct pli_ofi_dev *dev);
+/* The endpoint does not work any more. why: a sentence. The owner hears of it after a moment, if the control channel has not said more
+ * by then. */
+void pli_ofi_link_broke(struct pli_ofi_link *link, const char *why);
+
+/* ---- send.c ---- */
+
+int pli_ofi_send(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more);
+int pli_ofi_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data);
+void pli_ofi_commit(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, bool more);
+void pli_ofi_abandon(struct pli_tr *tr);
+void pli_ofi_flush(struct pli_tr *tr);
+uint32_t pli_ofi_max_payload(const struct pli_tr *tr);
+/* Sends what has gathered, and a grant that is due. all: also while other packets are under way. */
+void pli_ofi_link_flush(struct pli_ofi_link *link, bool all);
+/* Is there space again for what was refused? */
+bool pli_ofi_has_space(const struct pli_ofi_link *link);
+
+/* ---- recv.c ---- */
+
+/* Posts buffers until the link has its window of them. */
+int pli_ofi_post(struct pli_ofi_link *link);
+/* A packet came into buf. Calls nobody. */
+void pli_ofi_arrived(struct pli_ofi_link *link, struct pli_ofi_buf *buf);
+/* Delivers at most budget records of the link. Returns how many. */
+int pli_ofi_deliver(struct pli_ofi_link *link, int budget);
+int pli_ofi_hold(struct pli_tr *tr, uint32_t *token);
+void pli_ofi_release(struct pli_tr *tr, uint32_t token);
+/* Should the peer be told how many packets it may send? */
+bool pli_ofi_grant_due(const struct pli_ofi_link *link);
+
+/* ---- ofi.c ---- */
+
+/* The owner hears nothing more of the link. */
+void pli_ofi_quiet(struct pli_tr *tr);
+
+/* The link uses dev from now on: promises it room in dev's completion queue, and returns what another one has promised. PLAIT_E_NOMEM. */
+int pli_ofi_link_move(struct pli_ofi_link *link, struct pli_ofi_dev *dev);
+
+#endif

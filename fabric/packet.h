@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What goes over the fabric: a packet is a head and whole records, one behind the other. Little-endian, as record.h.
+ *
+ *   head    struct pli_ofi_head
+ *   record  w0 (upper half: meta; lower half 0), w1, payload, zeros up to a multiple of 8
+ *
+ * A packet fits into the buffer that the receiver has posted for it: packets of a link arrive in the order of their numbers (from 0 on,
+ * counted by both sides), packet n takes the n-th buffer, and from number big_from on these are large.
+ *
+ * Credits: grant is how many packets the sender of this head has posted buffers for in all. Packet n may be sent when n < grant; one with
+ * records only when n + 1 < grant, so that there is always a buffer for a packet that has no record and brings a grant. */
+#ifndef PLI_FABRIC_PACKET_H
+#define PLI_FABRIC_PACKET_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "runtime/record.h"
+
+#define PLI_OFI_MAGIC 0x6b61u
+
+struct pli_ofi_head {
+    uint16_t magic;
+    uint16_t records;  /* how many follow; 0: it only brings the grant */
+    uint32_t tag;      /* the receiver's own, from its description: a stranger does not know it */
+    uint32_t link;     /* the receiver's number of the link */
+    uint32_t grant;
+    uint32_t big_from; /* UINT32_MAX: never so far */
+    uint32_t number;   /* of this packet, from 0 */
+};
+static_assert(sizeof(struct pli_ofi_head) == 24, "packet head");
+static_assert(offsetof(struct pli_ofi_head, grant) == 12, "packet head");
+static_assert(offsetof(struct pli_ofi_head, number) == 20, "packet head");
+
+enum {
+    PLI_OFI_SMALL = 4096,       /* bytes of a small packet, and of its buffer */
+    PLI_OFI_BIG = 65536,        /* of a large one */
+    PLI_OFI_WINDOW_MIN = 4,     /* buffers of a quiet link */
+    PLI_OFI_WINDOW_MAX = 16,    /* of one that carries much */
+    PLI_OFI_TX_MAX = 16,        /* packets of one link with the provider at a time */
+};
+
+/* Bytes that a record of that many payload bytes takes. */
+static inline uint64_t pli_ofi_rec_size(uint64_t payload)
+{
+    return PLI_REC_HEAD + ((payload + 7) & ~UINT64_C(7));
+}
+
+/* Most payload bytes of a record in a packet of size bytes. */
+static inline uint32_t pli_ofi_payload_max(uint32_t size)
+{
+    return size - (uint32_t)sizeof(struct pli_ofi_head) - PLI_REC_HEAD;
+}
+
+/* The record at offset at of a packet of len bytes: its words, and where the next one begins. False: it does not fit into the packet. */
+static inline int pli_ofi_rec_parse(const uint8_t *packet, uint32_t len, uint32_t at, uint32_t *meta, uint64_t *w1, uint32_t *next)
+{
+    uint64_t w0, size;
+
+    if (at > len || len - at < PLI_REC_HEAD)
+        return 0;
+    __builtin_memcpy(&w0, packet + at, 8);
+    __builtin_memcpy(w1, packet + at + 8, 8);
+    *meta = (uint32_t)(w0 >> 32);
+    size = pli_ofi_rec_size(pli_rec_payload(*meta, *w1));
+    if (size > len - at)
+        return 0;
+    *next = at + (uint32_t)size;
+    return 1;
+}
+
+/* How a side describes itself to the other one through the control channel: the transport's blob. */
+struct pli_ofi_desc {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t kind;        /* enum pli_ofi_kind */
+    uint32_t link;        /* for pli_ofi_head.link of packets to it */
+    uint32_t tag;
+    uint8_t token[16];    /* MSG: names the link in a request for a connection */
+    uint32_t window;      /* buffers that are posted to begin with */
+    uint16_t addr_format;
+    uint16_t addr_len;
+    char provider[32];    /* NUL-padded */
+    uint8_t addr[64];     /* where it listens; none (addr_len 0) from the side that connects */
+};
+static_assert(sizeof(struct pli_ofi_desc) == 136, "description");
+static_assert(offsetof(struct pli_ofi_desc, window) == 32, "description");
+static_assert(offsetof(struct pli_ofi_desc, addr) == 72, "description");
+
+#define PLI_OFI_DESC_MAGIC 0x69666f70u
+#define PLI_OFI_DESC_VERSION 1u
+
+/* The private data of a request for a connection. */
+struct pli_ofi_cm {
+    uint32_t magic;
+    uint8_t token[16];
+};
+static_assert(sizeof(struct pli_ofi_cm) == 20, "connection request");
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Which provider and which NIC. */
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "fabric/ofi.h"
+#include "util/err.h"
+
+#define API_VERSION FI_VERSION(1, 11)
+
+/* The best first. Native connections where the provider has them; reliable datagrams where it has only those. */
+static const struct candidate {
+    const char *name;
+    enum pli_ofi_kind kind;
+} candidates[] = {
+    { "cxi", PLI_OFI_RDM }, { "efa", PLI_OFI_RDM }, { "psm3", PLI_OFI_RDM }, { "opx", PLI_OFI_RDM }, { "verbs", PLI_OFI_MSG },
+    { "tcp", PLI_OFI_MSG }, { "net", PLI_OFI_MSG }, { "verbs;ofi_rxm", PLI_OFI_RDM }, { "tcp;ofi_rxm", PLI_OFI_RDM },
+};
+enum { NCANDIDATES = sizeof candidates / sizeof candidates[0] };
+
+int pli_ofi_fail(const char *name, const char *what, long rc)
+{
+    const struct pli_fi_lib *lib = pli_fi_lib();
+    int code = rc == -FI_ENOMEM ? PLAIT_E_NOMEM : rc == -FI_EMFILE ? PLAIT_E_NOFILE : PLAIT_E_SYSTEM;
+
+    return pli_fail(code, "%s: %s: %s", name, what, lib ? lib->strerror((int)-rc) : "no libfabric");
+}
+
+static struct fi_info *make_hints(const struct pli_fi_lib *lib, const char *provider, enum pli_ofi_kind kind)
+{
+    struct fi_info *hints = lib->dupinfo(NULL);
+
+    if (!hints)
+        return NULL;
+    hints->caps = FI_MSG;
+    hints->mode = FI_CONTEXT | FI_CONTEXT2;
+    hints->ep_attr->type = kind == PLI_OFI_MSG ? FI_EP_MSG : FI_EP_RDM;
+    hints->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
+    hints->domain_attr->threading = FI_THREAD_DOMAIN;
+    hints->domain_attr->resource_mgmt = FI_RM_ENABLED;
+    hints->fabric_attr->prov_name = strdup(provider);
+    if (kind == PLI_OFI_RDM) {
+        hints->domain_attr->av_type = FI_AV_TABLE;
+        hints->tx_attr->msg_order = FI_ORDER_SAS;
+        hints->rx_attr->msg_order = FI_ORDER_SAS;
+    }
+    if (!hints->fabric_attr->prov_name) {
+        lib->freeinfo(hints);
+        return NULL;
+    }
+    return hints;
+}
+
+static bool same_ip(const void *a, const struct sockaddr *b)
+{
+    const struct sockaddr *x = a;
+
+    if (!a || x->sa_family != b->sa_family)
+        return false;
+    if (b->sa_family == AF_INET)
+        return ((const struct sockaddr_in *)a)->sin_addr.s_addr ==
+               ((const struct sockaddr_in *)(const void *)b)->sin_addr.s_addr;
+    return b->sa_family == AF_INET6 && memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr,
+                                              &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr, 16) == 0;
+}
+
+static bool is_loopback(const struct sockaddr *a)
+{
+    if (a->sa_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24 == 127;
+    return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+}
+
+/* The first of the list that has this address; with no address the first on an IPv4 address, or the first at all. */
+static struct fi_info *pick(struct fi_info *list, const struct sockaddr *local)
+{
+    struct fi_info *first = NULL;
+
+    for (struct fi_info *i = list; i; i = i->next) {
+        bool ip = i->addr_format == FI_SOCKADDR_IN || i->addr_format == FI_SOCKADDR_IN6 || i->addr_format == FI_SOCKADDR;
+
+        if (local && ip && same_ip(i->src_addr, local))
+            return i;
+        if (!first || (first->addr_format != FI_SOCKADDR_IN && i->addr_format == FI_SOCKADDR_IN))
+            first = i;
+    }
+    return first;
+}
+
+/* The provider's endpoint at that address. Providers on sockets have one for each address of the host, so they are asked for the
+ * very one; of others the NIC that has the address is taken, or the first where none has. */
+static int find(const struct pli_fi_lib *lib, const struct candidate *c, const struct sockaddr *local, struct fi_info **out)
+{
+    bool sockets = strncmp(c->name, "tcp", 3) == 0 || strcmp(c->name, "net") == 0;
+    struct fi_info *hints = make_hints(lib, c->name, c->kind), *list = NULL, *info;
+    char node[INET6_ADDRSTRLEN] = "127.0.0.1";
+    int rc;
+
+    if (!hints)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a question to libfabric");
+    if (local && getnameinfo(local, local->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in), node, sizeof node,
+                             NULL, 0, NI_NUMERICHOST) != 0)
+        sockets = false;
+    rc = lib->getinfo(API_VERSION, sockets ? node : NULL, NULL, sockets ? FI_SOURCE : 0, hints, &list);
+    lib->freeinfo(hints);
+    if (rc < 0)
+        return pli_fail(PLAIT_E_UNSUPPORTED, "%s", rc == -FI_ENODATA ? "has no device here, or is not installed" : lib->strerror(-rc));
+    info = pick(list, local && !is_loopback(local) ? local : NULL);
+    *out = info ? lib->dupinfo(info) : NULL;
+    lib->freeinfo(list);
+    return *out ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory for what libfabric says");
+}
+
+/* PLAIT_PROVIDER's candidate: a known one, or any other name as one of reliable datagrams. */
+static struct candidate wanted_one(const char *name)
+{
+    for (int i = 0; i < NCANDIDATES; i++)
+        if (strcmp(candidates[i].name, name) == 0)
+            return candidates[i];
+    return (struct candidate){ name, PLI_OFI_RDM };
+}
+
+int pli_ofi_find_local(const struct sockaddr *local, struct fi_info **info)
+{
+    const struct pli_fi_lib *lib = pli_fi_lib();
+    const char *wanted = getenv("PLAIT_PROVIDER");
+    char text[420] = "";
+
+    if (!lib)
+        return PLAIT_E_UNSUPPORTED;
+    if (local && local->sa_family != AF_INET && local->sa_family != AF_INET6)
+        local = NULL;
+    if (wanted && *wanted) {
+        struct candidate c = wanted_one(wanted);
+
+        return find(lib, &c, local, info) == 0 ? 0 : pli_fail_prefix(PLAIT_E_INVAL, "PLAIT_PROVIDER=%.60s", wanted);
+    }
+    for (int i = 0; i < NCANDIDATES; i++) {
+        size_t n = strlen(text);
+
+        if (find(lib, &candidates[i], local, info) == 0)
+            return 0;
+        snprintf(text + n, sizeof text - n, "%s%s: %s", n ? "; " : "", candidates[i].name, pli_err_text());
+    }
+    return pli_fail(PLAIT_E_UNSUPPORTED, "no provider of libfabric can be used: %s", text);
+}
+
+int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t format, const void *addr, size_t len, struct fi_info **info)
+{
+    const struct pli_fi_lib *lib = pli_fi_lib();
+    struct fi_info *hints, *list = NULL;
+    int rc;
+
+    if (!lib)
+        return PLAIT_E_UNSUPPORTED;
+    hints = make_hints(lib, provider, kind);
+    if (!hints)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a question to libfabric");
+    hints->addr_format = format;
+    hints->dest_addr = malloc(len);
+    if (!hints->dest_addr) {
+        lib->freeinfo(hints);
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a question to libfabric");
+    }
+    memcpy(hints->dest_addr, addr, len);
+    hints->dest_addrlen = len;
+    rc = lib->getinfo(API_VERSION, NULL, NULL, 0, hints, &list);
+    lib->freeinfo(hints);
+    if (rc < 0)
+        return pli_fail(PLAIT_E_UNSUPPORTED, "the peer wants libfabric's provider %s, which %s here", provider,
+                        rc == -FI_ENODATA ? "has no way to it" : lib->strerror(-rc));
+    *info = lib->dupinfo(list);
+    lib->freeinfo(list);
+    return *info ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory for what libfabric says");
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Receiving: buffers that are posted, packets that have come, records that are held in them. */
+#include <stdio.h>
+#include "fabric/ofi.h"
+#include "util/err.h"
+
+enum {
+    FULL_PACKETS = 8,   /* nearly full packets, after which larger buffers are posted */
+    POSTED_MIN = 3,     /* what is held leaves so many, or the two sides could only send each other grants */
+};
+
+/* ---- buffers ---- */
+
+static uint32_t owned(const struct pli_ofi_link *l)
+{
+    return l->rx_posted - l->rx_read + l->held;
+}
+
+int pli_ofi_post(struct pli_ofi_link *l)
+{
+    while (l->ep && l->state < PLI_OFI_BROKEN && owned(l) < l->window) {
+        struct pli_ofi_buf *buf = pli_ofi_buf_get(l->dev, l->rx_big_from != UINT32_MAX);
+        ssize_t rc;
+
+        if (!buf)
+            return PLAIT_E_NOMEM;
+        rc = fi_recv(l->ep, buf->mem, buf->size, buf->desc, FI_ADDR_UNSPEC, &buf->ctx);
+        if (rc < 0) {
+            pli_ofi_buf_put(l->dev, buf);
+            return pli_ofi_fail(l->dev->name, "posting a buffer", rc);
+        }
+        buf->link = l;
+        buf->op = PLI_OFI_RX;
+        pli_list_push_back(&l->ops, &buf->node);
+        l->rx_posted++;
+    }
+    return 0;
+}
+
+/* Posts what is wanted; that the peer has to be told of it is seen at the end of the poll. */
+static void post_again(struct pli_ofi_link *l)
+{
+    if (pli_ofi_post(l) < 0)
+        pli_ofi_link_broke(l, pli_err_text());
+    if (pli_ofi_grant_due(l) && !pli_list_is_on(&l->dirty_node))
+        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+}
+
+bool pli_ofi_grant_due(const struct pli_ofi_link *l)
+{
+    uint32_t left = l->rx_told - l->rx_seen; /* packets that the peer knows it may send */
+
+    if (l->rx_posted == l->rx_told || l->state != PLI_OFI_UP)
+        return false;
+    /* an answer to packets without records only when the peer could not send one with records, or they would answer each other for ever */
+    return l->rx_data ? left <= l->window / 2 : left <= 1;
+}
+
+/* ---- packets ---- */
+
+static void spoil(struct pli_ofi_link *l, const char *text)
+{
+    char whole[320];
+
+    snprintf(whole, sizeof whole, "%s: %s", l->dev->name, text);
+    pli_ofi_quiet(&l->tr);
+    l->tr.up->failed(l->tr.owner, PLAIT_E_PROTO, whole);
+}
+
+/* NULL, or what is wrong with it. */
+static const char *take_head(struct pli_ofi_link *l, const struct pli_ofi_buf *buf, struct pli_ofi_head *h)
+{
+    if (buf->len < sizeof *h || buf->len > buf->size)
+        return "a packet is shorter than its head";
+    memcpy(h, buf->mem, sizeof *h);
+    if (h->magic != PLI_OFI_MAGIC || h->tag != l->tag || h->link != l->id)
+        return "a packet is for nobody here";
+    if (h->number != l->rx_seen)
+        return "a packet is out of order";
+    if (h->grant - l->tx_grant > 1024)
+        return "a packet's field grant goes back, or far ahead";
+    if (h->big_from != l->tx_big_from && l->tx_big_from != UINT32_MAX)
+        return "a packet's field big_from has changed";
+    return NULL;
+}
+
+static void take_grant(struct pli_ofi_link *l, const struct pli_ofi_head *h)
+{
+    if (h->grant == l->tx_grant && h->big_from == l->tx_big_from)
+        return;
+    l->tx_grant = h->grant;
+    l->tx_big_from = h->big_from;
+    if (l->starved)
+        pli_ofi_link_ready(l);
+    if (l->fill_records && !pli_list_is_on(&l->dirty_node))
+        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+}
+
+/* A link that sends full packets gets larger ones, and more. */
+static void look_for_bulk(struct pli_ofi_link *l, const struct pli_ofi_buf *buf)
+{
+    struct pli_ofi_dev *dev = l->dev;
+
+    if (l->rx_big_from != UINT32_MAX || buf->len < PLI_OFI_SMALL * 3 / 4 || ++l->rx_full < FULL_PACKETS)
+        return;
+    if (dev->cq_used + PLI_OFI_WINDOW_MAX - l->window > dev->cq_size || dev->info->ep_attr->max_msg_size < PLI_OFI_BIG ||
+        dev->info->rx_attr->size < PLI_OFI_WINDOW_MAX)
+        return;
+    dev->cq_used += PLI_OFI_WINDOW_MAX - l->window;
+    l->window = PLI_OFI_WINDOW_MAX;
+    l->rx_big_from = l->rx_posted;
+}
+
+void pli_ofi_arrived(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
+{
+    pli_list_push_back(&l->rxq, &buf->node);
+    pli_ofi_link_ready(l);
+}
+
+/* The packet at the head of the queue is looked at for the first time. */
+static bool begin(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
+{
+    struct pli_ofi_head h;
+    const char *bad = take_head(l, buf, &h);
+
+    if (bad) {
+        spoil(l, bad);
+        return false;
+    }
+    l->rx_seen++;
+    take_grant(l, &h);
+    look_for_bulk(l, buf);
+    l->rx_data = l->rx_data || h.records;
+    l->rx_at = sizeof h;
+    l->rx_left = h.records;
+    return true;
+}
+
+static void finish(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
+{
+    pli_list_remove(&buf->node);
+    l->rx_at = 0;
+    l->rx_read++;
+    if (buf->holds) {
+        l->held++;
+        pli_list_push_back(&l->heldq, &buf->node);
+    } else {
+        pli_ofi_buf_put(l->dev, buf);
+    }
+    post_again(l);
+}
+
+/* Delivers one record, or ends the packet. Negative: the link delivers nothing more. */
+static int next_record(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
+{
+    uint32_t meta, next;
+    uint64_t w1;
+    int rc;
+
+    if (l->rx_left == 0) {
+        if (l->rx_at != buf->len) {
+            spoil(l, "a packet is longer than its records");
+            return -1;
+        }
+        finish(l, buf);
+        return 0;
+    }
+    if (!pli_ofi_rec_parse(buf->mem, buf->len, l->rx_at, &meta, &w1, &next)) {
+        spoil(l, "a record is longer than its packet");
+        return -1;
+    }
+    l->in_rx = true;
+    rc = l->tr.up->rx(l->tr.owner, meta, w1, buf->mem + l->rx_at + PLI_REC_HEAD);
+    l->in_rx = false;
+    l->rx_at = next;
+    l->rx_left--;
+    if (rc < 0) { /* the owner has ended the link */
+        pli_ofi_quiet(&l->tr);
+        return -1;
+    }
+    return 1;
+}
+
+int pli_ofi_deliver(struct pli_ofi_link *l, int budget)
+{
+    struct pli_list *node;
+    int n = 0;
+
+    while (l->state != PLI_OFI_DEAD && (node = pli_list_first(&l->rxq)) != NULL) {
+        struct pli_ofi_buf *buf = pli_container_of(node, struct pli_ofi_buf, node);
+        int rc;
+
+        if (!l->rx_at && !begin(l, buf))
+            break;
+        if (n >= budget && l->rx_left) {
+            pli_ofi_link_ready(l);
+            break;
+        }
+        rc = next_record(l, buf);
+        if (rc < 0)
+            return n + 1;
+        n += rc;
+    }
+    if (n && l->held * 4 >= l->window && l->tr.up->crowded && l->state != PLI_OFI_DEAD)
+        l->tr.up->crowded(l->tr.owner);
+    return n;
+}
+
+/* ---- holds ---- */
+
+int pli_ofi_hold(struct pli_tr *tr, uint32_t *token)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+    struct pli_ofi_buf *buf;
+
+    if (!l->in_rx)
+        return PLAIT_E_AGAIN;
+    buf = pli_container_of(pli_list_first(&l->rxq), struct pli_ofi_buf, node);
+    if (!buf->holds && l->held + POSTED_MIN >= l->window)
+        return PLAIT_E_AGAIN;
+    buf->holds++;
+    l->holds++;
+    *token = buf->id;
+    return 0;
+}
+
+void pli_ofi_release(struct pli_tr *tr, uint32_t token)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+    struct pli_ofi_buf *buf = l->hub->bufs[token];
+
+    l->holds--;
+    if (--buf->holds)
+        return;
+    if (pli_list_first(&l->rxq) == &buf->node) /* still being read */
+        return;
+    pli_ofi_buf_put(l->dev, buf);
+    l->held--;
+    post_again(l);
+}

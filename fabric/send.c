@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Sending: records gather in a packet. One on an idle link goes at once; while a packet is under way further ones gather behind it and leave
+ * together, at the end of a poll, at a flush, or when the packet is full. */
+#include "fabric/ofi.h"
+#include "util/err.h"
+#include "util/log.h"
+
+/* ---- packets ---- */
+
+static uint32_t credits(const struct pli_ofi_link *l)
+{
+    return l->tx_grant - l->tx_next;
+}
+
+static bool may_send(const struct pli_ofi_link *l, bool data)
+{
+    return l->state == PLI_OFI_UP && l->described && l->tx_flight < l->tx_max && credits(l) > (data ? 1u : 0u);
+}
+
+static void write_head(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t records)
+{
+    struct pli_ofi_head h = {
+        .magic = PLI_OFI_MAGIC,
+        .records = (uint16_t)records,
+        .tag = l->peer_tag,
+        .link = l->peer_id,
+        .grant = l->rx_posted,
+        .big_from = l->rx_big_from,
+        .number = l->tx_next,
+    };
+
+    memcpy(buf->mem, &h, sizeof h);
+}
+
+static bool refused(struct pli_ofi_link *l, ssize_t rc)
+{
+    if (rc != -FI_EAGAIN)
+        pli_ofi_link_broke(l, pli_fi_lib()->strerror((int)-rc));
+    else if (!pli_list_is_on(&l->dirty_node)) /* once more in the next poll */
+        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+    return false;
+}
+
+/* Gives a packet to the provider, which has it from then on unless *again is set: then it may be used for the next one. */
+static bool post(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t records, bool *again)
+{
+    ssize_t rc;
+
+    write_head(l, buf, records);
+    *again = buf->len <= l->dev->info->tx_attr->inject_size;
+    if (*again) {
+        rc = fi_inject(l->ep, buf->mem, buf->len, l->peer_addr);
+        if (rc < 0)
+            return refused(l, rc);
+        l->injected = true;
+        if (!pli_list_is_on(&l->dirty_node))
+            pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+    } else {
+        rc = fi_send(l->ep, buf->mem, buf->len, buf->desc, l->peer_addr, &buf->ctx);
+        if (rc < 0)
+            return refused(l, rc);
+        buf->link = l;
+        buf->op = PLI_OFI_TX;
+        pli_list_push_back(&l->ops, &buf->node);
+        l->tx_flight++;
+    }
+    l->tx_next++;
+    l->rx_told = l->rx_posted;
+    l->rx_data = false;
+    return true;
+}
+
+static bool post_fill(struct pli_ofi_link *l)
+{
+    bool again;
+
+    if (!may_send(l, true) || !post(l, l->fill, l->fill_records, &again))
+        return false;
+    l->fill_records = 0;
+    if (again)
+        l->fill->len = sizeof(struct pli_ofi_head);
+    else
+        l->fill = NULL;
+    return true;
+}
+
+/* A packet without records. What cannot be sent now is due as before. */
+static void post_grant(struct pli_ofi_link *l)
+{
+    struct pli_ofi_buf *buf;
+    bool again;
+
+    if (!may_send(l, false))
+        return;
+    buf = pli_ofi_buf_get(l->dev, false);
+    if (!buf) {
+        pli_warn("%s", pli_err_text());
+        return;
+    }
+    buf->len = sizeof(struct pli_ofi_head);
+    if (!post(l, buf, 0, &again) || again)
+        pli_ofi_buf_put(l->dev, buf);
+}
+
+void pli_ofi_link_flush(struct pli_ofi_link *l, bool all)
+{
+    l->injected = false;
+    if (l->fill_records && !l->reserved && (all || l->tx_flight == 0))
+        post_fill(l);
+    if (pli_ofi_grant_due(l))
+        post_grant(l);
+}
+
+/* ---- records ---- */
+
+/* Room for size bytes in the packet that is being filled, or NULL: not now. */
+static uint8_t *room(struct pli_ofi_link *l, uint32_t size)
+{
+    bool big = (int32_t)(l->tx_next - l->tx_big_from) >= 0 && l->tx_big_from != UINT32_MAX;
+
+    if (l->fill && l->fill->len + size > l->fill->size) {
+        if (l->fill_records && !post_fill(l))
+            return NULL;
+        if (l->fill && l->fill->len + size > l->fill->size) { /* empty, and too small all the same */
+            pli_ofi_buf_put(l->dev, l->fill);
+            l->fill = NULL;
+        }
+    }
+    if (!l->fill) {
+        l->fill = pli_ofi_buf_get(l->dev, big);
+        if (!l->fill)
+            return NULL;
+        l->fill->len = sizeof(struct pli_ofi_head);
+    }
+    return l->fill->mem + l->fill->len;
+}
+
+bool pli_ofi_has_space(const struct pli_ofi_link *l)
+{
+    if (l->state != PLI_OFI_UP || l->reserved)
+        return false;
+    return !l->fill || l->fill->len + l->need <= l->fill->size || may_send(l, true);
+}
+
+static int no_room(struct pli_ofi_link *l, uint32_t size)
+{
+    l->starved = true;
+    l->need = size;
+    return pli_fail_const(PLAIT_E_AGAIN, "no space on the fabric link now; on_writable follows");
+}
+
+static int check(struct pli_ofi_link *l, uint64_t payload)
+{
+    if (payload > pli_ofi_max_payload(&l->tr))
+        return pli_fail(PLAIT_E_TOOBIG, "a record of %llu bytes is larger than this link's packets of %u", (unsigned long long)payload,
+                        pli_ofi_max_payload(&l->tr));
+    return l->reserved ? pli_fail_const(PLAIT_E_BUSY, "a reservation is open on the link") : 0;
+}
+
+/* One record more is in the packet: does it go at once? */
+static void added(struct pli_ofi_link *l, bool more)
+{
+    l->fill_records++;
+    if (!more && l->tx_flight == 0 && !l->injected && !l->hub->polling)
+        post_fill(l);
+    if (l->fill_records && !pli_list_is_on(&l->dirty_node))
+        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+}
+
+static void put_words(uint8_t *to, uint32_t meta, uint64_t w1)
+{
+    uint64_t w0 = (uint64_t)meta << 32;
+
+    memcpy(to, &w0, 8);
+    memcpy(to + 8, &w1, 8);
+}
+
+int pli_ofi_send(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, const void *data, const void *hdr, bool more)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+    uint64_t payload = pli_rec_payload(meta, w1);
+    uint32_t size, hdr_len = pli_meta_hdr_len(meta);
+    uint8_t *p, *end;
+    int rc = check(l, payload);
+
+    if (rc < 0)
+        return rc;
+    size = (uint32_t)pli_ofi_rec_size(payload);
+    p = room(l, size);
+    if (!p)
+        return no_room(l, size);
+    end = p + size;
+    memset(end - 8, 0, 8); /* the padding */
+    put_words(p, meta, w1);
+    p += PLI_REC_HEAD;
+    if (meta & PLI_RF_COOKIE << 8) {
+        memcpy(p, &cookie, 8);
+        p += 8;
+    }
+    if (hdr_len) {
+        memcpy(p, hdr, hdr_len);
+        p += hdr_len;
+    }
+    if (pli_w1_len(w1))
+        memcpy(p, data, pli_w1_len(w1));
+    l->fill->len += size;
+    added(l, more);
+    return 0;
+}
+
+int pli_ofi_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+    uint64_t payload = (cookie ? 8u : 0u) + (uint64_t)len;
+    uint8_t *p;
+    int rc = check(l, payload);
+
+    if (rc < 0)
+        return rc;
+    if (l->fill_records) /* what waits need not wait for the commit */
+        post_fill(l);
+    p = room(l, (uint32_t)pli_ofi_rec_size(payload));
+    if (!p)
+        return no_room(l, (uint32_t)pli_ofi_rec_size(payload));
+    l->reserved = true;
+    l->reserved_cookie = cookie;
+    l->reserved_len = len;
+    *data = p + PLI_REC_HEAD + (cookie ? 8 : 0);
+    return 0;
+}
+
+void pli_ofi_commit(struct pli_tr *tr, uint32_t meta, uint64_t w1, uint64_t cookie, bool more)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+    uint64_t payload = pli_rec_payload(meta, w1);
+    uint8_t *p;
+
+    if (!l->reserved)
+        return;
+    l->reserved = false;
+    p = l->fill->mem + l->fill->len;
+    put_words(p, meta, w1);
+    if (l->reserved_cookie)
+        memcpy(p + PLI_REC_HEAD, &cookie, 8);
+    memset(p + PLI_REC_HEAD + payload, 0, (size_t)(-payload & 7));
+    l->fill->len += (uint32_t)pli_ofi_rec_size(payload);
+    added(l, more);
+    if (l->starved)
+        pli_ofi_link_ready(l);
+}
+
+void pli_ofi_abandon(struct pli_tr *tr)
+{
+    struct pli_ofi_link *l = pli_ofi_link_of(tr);
+
+    l->reserved = false;
+    if (l->starved)
+        pli_ofi_link_ready(l);
+}
+
+void pli_ofi_flush(struct pli_tr *tr)
+{
+    pli_ofi_link_flush(pli_ofi_link_of(tr), true);
+}
+
+uint32_t pli_ofi_max_payload(const struct pli_tr *tr)
+{
+    const struct pli_ofi_link *l = pli_container_of(tr, struct pli_ofi_link, tr);
+    bool big = (int32_t)(l->tx_next - l->tx_big_from) >= 0 && l->tx_big_from != UINT32_MAX;
+
+    return pli_ofi_payload_max(big ? PLI_OFI_BIG : PLI_OFI_SMALL);
+}

@@ -64,7 +64,7 @@ static int open_ep(struct pli_ofi_link *l, struct fi_info *info)
         return pli_ofi_fail(dev->name, "opening an endpoint", rc);
     rc = fi_ep_bind(l->ep, &dev->eq->fid, 0);
     if (rc == 0)
-        rc = fi_ep_bind(l->ep, &dev->cq->fid, FI_TRANSMIT | FI_RECV);
+        rc = fi_ep_bind(l->ep, &dev->cq->fid, FI_TRANSMIT | FI_RECV | (dev->quiet ? FI_SELECTIVE_COMPLETION : 0));
     if (rc == 0)
         rc = fi_enable(l->ep);
     if (rc < 0) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Devices: what is opened once for a NIC and a context, and the buffers for its packets. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -114,6 +115,86 @@ static void init_pool(struct pli_ofi_pool *pool, uint32_t size)
     pli_list_init(&pool->chunks);
 }
 
+/* ---- the sockets of a quiet device ---- */
+
+enum { PFDS_KEEP = 16 }; /* so many sockets are not put into the epoll, and taken out of it, at each sleep */
+
+static int fetch_pfds(struct pli_ofi_dev *dev)
+{
+    for (;;) {
+        struct fi_wait_pollfd w = { .nfds = dev->pfds_cap, .fd = dev->pfds };
+        int rc = fi_control(&dev->cq->fid, FI_GETWAIT, &w);
+        struct pollfd *more;
+
+        if (rc == 0) {
+            dev->npfds = (uint32_t)w.nfds;
+            dev->pfds_version = w.change_index;
+            return 0;
+        }
+        if (rc != -FI_ETOOSMALL || w.nfds <= dev->pfds_cap)
+            return pli_ofi_fail(dev->name, "the sockets to sleep on", rc);
+        more = realloc(dev->pfds, 2 * w.nfds * sizeof *more);
+        if (!more)
+            return pli_fail(PLAIT_E_NOMEM, "%s: no memory for the sockets to sleep on", dev->name);
+        dev->pfds = more;
+        dev->pfds_cap = (uint32_t)(2 * w.nfds);
+    }
+}
+
+static void forget_pfds(struct pli_ofi_dev *dev)
+{
+    for (uint32_t i = 0; i < dev->npfds; i++)
+        epoll_ctl(dev->hub->epfd, EPOLL_CTL_DEL, dev->pfds[i].fd, NULL);
+    dev->npfds = 0;
+    dev->watched = false;
+}
+
+static bool same_pfds(const struct pli_ofi_dev *dev)
+{
+    struct fi_wait_pollfd w = { .nfds = 0 };
+
+    fi_control(&dev->cq->fid, FI_GETWAIT, &w);
+    return w.nfds == dev->npfds && w.change_index == dev->pfds_version;
+}
+
+/* Among the descriptors are those by which the provider tells of entries in its queues. Only this thread's progress makes any, and
+ * fi_trywait() looks for them; they are readable long after they have been read. */
+static bool is_own_signal(int fd)
+{
+    int domain = 0;
+    socklen_t len = sizeof domain;
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
+int pli_ofi_dev_watch(struct pli_ofi_dev *dev)
+{
+    int rc;
+
+    if (dev->watched && same_pfds(dev))
+        return 0;
+    forget_pfds(dev);
+    rc = fetch_pfds(dev);
+    if (rc < 0)
+        return rc;
+    dev->watched = true;
+    for (uint32_t i = 0; i < dev->npfds; i++) {
+        struct epoll_event ev = { .events = (uint32_t)dev->pfds[i].events };
+
+        if (is_own_signal(dev->pfds[i].fd))
+            continue;
+        if (epoll_ctl(dev->hub->epfd, EPOLL_CTL_ADD, dev->pfds[i].fd, &ev) < 0 && errno != EEXIST)
+            return pli_fail_errno("%s: epoll_ctl for a socket", dev->name);
+    }
+    return 0;
+}
+
+void pli_ofi_dev_unwatch(struct pli_ofi_dev *dev)
+{
+    if (dev->watched && dev->npfds <= PFDS_KEEP)
+        forget_pfds(dev);
+}
+
 /* ---- opening ---- */
 
 static int watch(struct pli_ofi_dev *dev, struct fid *fid, const char *what)
@@ -130,14 +211,14 @@ static int watch(struct pli_ofi_dev *dev, struct fid *fid, const char *what)
 
 static int open_queues(struct pli_ofi_dev *dev)
 {
-    struct fi_cq_attr cq = { .size = CQ_SIZE, .format = FI_CQ_FORMAT_MSG, .wait_obj = FI_WAIT_FD };
+    struct fi_cq_attr cq = { .size = CQ_SIZE, .format = FI_CQ_FORMAT_MSG, .wait_obj = dev->quiet ? FI_WAIT_POLLFD : FI_WAIT_FD };
     struct fi_eq_attr eq = { .wait_obj = FI_WAIT_FD };
     int rc = fi_cq_open(dev->domain, &cq, &dev->cq, NULL);
 
     if (rc < 0)
         return pli_ofi_fail(dev->name, "opening a completion queue", rc);
     dev->cq_size = cq.size < CQ_SIZE ? CQ_SIZE : (uint32_t)cq.size;
-    rc = watch(dev, &dev->cq->fid, "the descriptor of a completion queue");
+    rc = dev->quiet ? 0 : watch(dev, &dev->cq->fid, "the descriptor of a completion queue");
     if (rc < 0 || dev->kind != PLI_OFI_MSG)
         return rc;
     rc = fi_eq_open(dev->fabric, &eq, &dev->eq, NULL);
@@ -199,6 +280,7 @@ int pli_ofi_dev_get(struct pli_ofi_dev **out, struct pli_ofi_hub *hub, struct fi
     dev->hub = hub;
     dev->info = info;
     dev->kind = info->ep_attr->type == FI_EP_MSG ? PLI_OFI_MSG : PLI_OFI_RDM;
+    dev->quiet = dev->kind == PLI_OFI_MSG && strcmp(info->fabric_attr->prov_name, "tcp") == 0;
     init_pool(&dev->small, PLI_OFI_SMALL);
     init_pool(&dev->big, PLI_OFI_BIG);
     pli_list_init(&dev->node);
@@ -261,5 +343,6 @@ void pli_ofi_dev_close(struct pli_ofi_dev *dev, bool forked)
         close_fid(dev->fabric ? &dev->fabric->fid : NULL);
         pli_fi_lib()->freeinfo(dev->info);
     }
+    free(dev->pfds);
     free(dev);
 }

@@ -8,6 +8,7 @@
 #include "fabric/ofi.h"
 #include "util/clock.h"
 #include "util/err.h"
+#include "util/log.h"
 
 enum {
     REAP = 32,       /* completions that are fetched at once */
@@ -18,12 +19,17 @@ enum {
 
 /* ---- completions ---- */
 
+/* This packet has gone, and so have those before it. */
 static void sent(struct pli_ofi_buf *buf)
 {
     struct pli_ofi_link *l = buf->link;
+    struct pli_ofi_buf *first;
 
-    l->tx_flight--;
-    pli_ofi_buf_put(l->dev, buf);
+    do {
+        first = pli_container_of(pli_list_first(&l->ops), struct pli_ofi_buf, node);
+        l->tx_flight--;
+        pli_ofi_buf_put(l->dev, first);
+    } while (first != buf);
     if (l->starved)
         pli_ofi_link_ready(l);
     if (l->fill && !pli_list_is_on(&l->dirty_node))
@@ -37,10 +43,10 @@ static void complete(struct pli_ofi_dev *dev, const struct fi_cq_msg_entry *e)
     (void)dev;
     if (!buf || !buf->link) /* its link was closed meanwhile */
         return;
-    pli_list_remove(&buf->node);
     if (buf->op == PLI_OFI_TX) {
         sent(buf);
     } else {
+        pli_list_remove(&buf->node);
         buf->len = (uint32_t)e->len;
         pli_ofi_arrived(buf->link, buf);
     }
@@ -195,6 +201,21 @@ static int look_at_events(struct pli_ofi_hub *hub)
     return n + look_at_deadlines(hub);
 }
 
+/* Where packets make no completions. */
+static int look_at_links(struct pli_ofi_hub *hub)
+{
+    struct pli_list *node;
+    int n = 0;
+
+    pli_list_foreach(node, &hub->links) {
+        struct pli_ofi_link *l = pli_container_of(node, struct pli_ofi_link, node);
+
+        if (l->dev->quiet)
+            n += pli_ofi_look(l);
+    }
+    return n;
+}
+
 int pli_ofi_hub_poll(struct pli_ofi_hub *hub, int budget)
 {
     struct pli_list *node;
@@ -212,6 +233,7 @@ int pli_ofi_hub_poll(struct pli_ofi_hub *hub, int budget)
         n += look_at_events(hub);
     pli_list_foreach(node, &hub->devs)
         got += pli_ofi_dev_reap(pli_container_of(node, struct pli_ofi_dev, node));
+    got += look_at_links(hub);
     if (!pli_list_is_empty(&hub->ready))
         n += deliver_all(hub, budget);
     if (!pli_list_is_empty(&hub->dirty))
@@ -228,26 +250,39 @@ void pli_ofi_hub_park(struct pli_ofi_hub *hub)
     flush_all(hub, true);
 }
 
+/* Nothing is there, and the device's descriptors may be slept on. */
+static bool may_sleep(struct pli_ofi_dev *dev)
+{
+    struct fid *fids[2] = { &dev->cq->fid, dev->eq ? &dev->eq->fid : NULL };
+
+    if (dev->quiet && pli_ofi_dev_watch(dev) < 0) {
+        pli_warn("%s; the context does not sleep", pli_err_text());
+        return false;
+    }
+    return fi_trywait(dev->fabric, fids, dev->eq ? 2 : 1) == FI_SUCCESS;
+}
+
 bool pli_ofi_hub_ready(struct pli_ofi_hub *hub)
 {
     struct pli_list *node;
+    bool sleeps = pli_list_is_empty(&hub->ready);
 
-    if (!pli_list_is_empty(&hub->ready))
-        return true;
-    pli_list_foreach(node, &hub->devs) {
-        struct pli_ofi_dev *dev = pli_container_of(node, struct pli_ofi_dev, node);
-        struct fid *fids[2] = { &dev->cq->fid, dev->eq ? &dev->eq->fid : NULL };
-
-        /* only after this may its descriptors be slept on */
-        if (fi_trywait(dev->fabric, fids, dev->eq ? 2 : 1) != FI_SUCCESS) {
-            hub->looks = 0;
-            hub->empty = 0;
-            return true;
-        }
-    }
+    pli_list_foreach(node, &hub->devs)
+        sleeps = sleeps && may_sleep(pli_container_of(node, struct pli_ofi_dev, node));
+    sleeps = sleeps && !look_at_links(hub); /* fi_trywait() may have read something */
     hub->looks = 0; /* what wakes us may be an event */
     hub->empty = 0;
-    return false;
+    return !sleeps;
+}
+
+void pli_ofi_hub_unpark(struct pli_ofi_hub *hub)
+{
+    struct pli_list *node;
+
+    pli_list_foreach(node, &hub->devs)
+        pli_ofi_dev_unwatch(pli_container_of(node, struct pli_ofi_dev, node));
+    hub->empty = 0;
+    hub->looks = 0;
 }
 
 /* ---- as the context sees it ---- */
@@ -269,10 +304,7 @@ static bool ready_op(struct pli_tr *tr)
 
 static void unpark_op(struct pli_tr *tr)
 {
-    struct pli_ofi_hub *hub = pli_ofi_hub_of(tr);
-
-    hub->empty = 0;
-    hub->looks = 0;
+    pli_ofi_hub_unpark(pli_ofi_hub_of(tr));
 }
 
 static int wake_fd_op(const struct pli_tr *tr)

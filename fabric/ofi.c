@@ -72,6 +72,7 @@ static int create(struct pli_tr **tr, const struct pli_tr_env *env, const struct
     pli_list_init(&l->ready_node);
     pli_list_init(&l->dirty_node);
     pli_list_init(&l->ops);
+    pli_list_init(&l->posted);
     pli_list_init(&l->rxq);
     pli_list_init(&l->heldq);
     if (getrandom(l->token, sizeof l->token, 0) != sizeof l->token || getrandom(&l->tag, sizeof l->tag, 0) != sizeof l->tag) {
@@ -132,6 +133,7 @@ static void destroy(struct pli_tr *tr, bool forked)
             ;
     }
     put_all(l->dev, &l->ops);
+    put_all(l->dev, &l->posted);
     put_all(l->dev, &l->rxq);
     put_all(l->dev, &l->heldq);
     if (l->fill)
@@ -169,7 +171,7 @@ static bool ready(struct pli_tr *tr)
 
 static void unpark(struct pli_tr *tr)
 {
-    (void)tr;
+    pli_ofi_hub_unpark(pli_ofi_link_of(tr)->hub);
 }
 
 static int wake_fd(const struct pli_tr *tr)

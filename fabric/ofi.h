@@ -11,6 +11,7 @@
 #define PLI_FABRIC_OFI_H
 
 #include <netinet/in.h>
+#include <poll.h>
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>
 #include <rdma/fi_domain.h>
@@ -67,6 +68,14 @@ struct pli_ofi_dev {
     uint32_t addr_len;
     uint8_t addr[64];           /* where it can be reached: of pep, or of ep */
     char name[96];              /* "provider tcp, lo", for messages */
+    /* Each entry of the completion queue costs the provider tcp two or three system calls, so there it gets no entries for what is
+     * received, and few for what is sent. A packet is found by looking at the buffer that it must come into; the descriptors to sleep
+     * on are the sockets themselves. */
+    bool quiet;
+    struct pollfd *pfds;        /* quiet: they are in the hub's epoll while it is parked */
+    uint32_t npfds, pfds_cap;
+    uint64_t pfds_version;
+    bool watched;
 };
 
 /* The hub is what the context polls. */
@@ -121,17 +130,20 @@ struct pli_ofi_link {
     bool starved;               /* a send found no space: writable() is owed */
     uint32_t need;              /* bytes of the record that found none */
     bool injected;              /* a packet went without a completion since the last poll */
+    uint32_t tx_silent;         /* packets since the last one that has a completion */
     bool reserved;
     uint32_t reserved_at;       /* offset in fill */
     bool reserved_cookie;
     uint32_t reserved_len;
-    struct pli_list ops;        /* buffers with the provider, both ways */
+    struct pli_list ops;        /* buffers with the provider, in order */
 
     /* receiving */
+    struct pli_list posted;     /* buffers with the provider, in order */
     struct pli_list rxq;        /* packets that have come, in order; the first one is being read */
     uint32_t rx_at;             /* offset in it, 0: not begun */
     uint32_t rx_left;           /* records in it still to come */
-    uint32_t rx_seen;           /* packets that have come */
+    uint32_t rx_arrived;        /* packets that have come */
+    uint32_t rx_seen;           /* packets whose head has been read */
     uint32_t rx_read;           /* packets that have been read to their end */
     uint32_t rx_posted, rx_told;/* buffers posted in all; of which the peer knows */
     uint32_t rx_big_from;
@@ -173,6 +185,9 @@ int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t for
 int pli_ofi_dev_get(struct pli_ofi_dev **dev, struct pli_ofi_hub *hub, struct fi_info *info);
 /* Makes it listen, if it does not yet; dev->addr is where. */
 int pli_ofi_dev_listen(struct pli_ofi_dev *dev);
+/* A quiet device: its sockets are watched by the hub's epoll from now on, or not any more: that costs those who send to them. */
+int pli_ofi_dev_watch(struct pli_ofi_dev *dev);
+void pli_ofi_dev_unwatch(struct pli_ofi_dev *dev);
 /* forked: frees private memory only. */
 void pli_ofi_dev_close(struct pli_ofi_dev *dev, bool forked);
 /* A free buffer, or NULL with PLAIT_E_NOMEM's or libfabric's sentence. */
@@ -187,6 +202,7 @@ int pli_ofi_hub_get(struct pli_ofi_hub **hub, const struct pli_tr_env *env);
 int pli_ofi_hub_poll(struct pli_ofi_hub *hub, int budget);
 void pli_ofi_hub_park(struct pli_ofi_hub *hub);
 bool pli_ofi_hub_ready(struct pli_ofi_hub *hub);
+void pli_ofi_hub_unpark(struct pli_ofi_hub *hub);
 /* Something is to be delivered, or told, to the link's owner in the next poll. */
 static inline void pli_ofi_link_ready(struct pli_ofi_link *link)
 {
@@ -225,6 +241,8 @@ bool pli_ofi_has_space(const struct pli_ofi_link *link);
 
 /* Posts buffers until the link has its window of them. */
 int pli_ofi_post(struct pli_ofi_link *link);
+/* A quiet device: looks for packets that came. Calls nobody. */
+bool pli_ofi_look(struct pli_ofi_link *link);
 /* A packet came into buf. Calls nobody. */
 void pli_ofi_arrived(struct pli_ofi_link *link, struct pli_ofi_buf *buf);
 /* Delivers at most budget records of the link. Returns how many. */

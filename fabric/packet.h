@@ -3,6 +3,7 @@
  *
  *   head    struct pli_ofi_head
  *   record  w0 (upper half: meta; lower half 0), w1, payload, zeros up to a multiple of 8
+ *   tail    the receiver's tag and the packet's number once more: where no completion is asked for, who sees this has the whole packet
  *
  * A packet fits into the buffer that the receiver has posted for it: packets of a link arrive in the order of their numbers (from 0 on,
  * counted by both sides), packet n takes the n-th buffer, and from number big_from on these are large.
@@ -27,17 +28,29 @@ struct pli_ofi_head {
     uint32_t grant;
     uint32_t big_from; /* UINT32_MAX: never so far */
     uint32_t number;   /* of this packet, from 0 */
+    uint32_t len;      /* of the whole packet; after all else that is looked at before the tail */
+    uint32_t zero;
 };
-static_assert(sizeof(struct pli_ofi_head) == 24, "packet head");
+static_assert(sizeof(struct pli_ofi_head) == 32, "packet head");
 static_assert(offsetof(struct pli_ofi_head, grant) == 12, "packet head");
 static_assert(offsetof(struct pli_ofi_head, number) == 20, "packet head");
+static_assert(offsetof(struct pli_ofi_head, len) == 24, "packet head");
+
+#define PLI_OFI_TAIL 8u
+
+static inline uint64_t pli_ofi_tail(uint32_t tag, uint32_t number)
+{
+    return (uint64_t)tag << 32 | number;
+}
 
 enum {
     PLI_OFI_SMALL = 4096,       /* bytes of a small packet, and of its buffer */
     PLI_OFI_BIG = 65536,        /* of a large one */
     PLI_OFI_WINDOW_MIN = 4,     /* buffers of a quiet link */
     PLI_OFI_WINDOW_MAX = 16,    /* of one that carries much */
-    PLI_OFI_TX_MAX = 16,        /* packets of one link with the provider at a time */
+    PLI_OFI_SILENT = 3,         /* packets in a row that may go without a completion, where that helps */
+    PLI_OFI_TX_MAX = 24,        /* packets of one link with the provider at a time: more than credits allow, and those that wait for a
+                                   later one's completion */
 };
 
 /* Bytes that a record of that many payload bytes takes. */
@@ -49,7 +62,7 @@ static inline uint64_t pli_ofi_rec_size(uint64_t payload)
 /* Most payload bytes of a record in a packet of size bytes. */
 static inline uint32_t pli_ofi_payload_max(uint32_t size)
 {
-    return size - (uint32_t)sizeof(struct pli_ofi_head) - PLI_REC_HEAD;
+    return size - (uint32_t)sizeof(struct pli_ofi_head) - PLI_REC_HEAD - PLI_OFI_TAIL;
 }
 
 /* The record at offset at of a packet of len bytes: its words, and where the next one begins. False: it does not fit into the packet. */

@@ -16,6 +16,15 @@ static uint32_t owned(const struct pli_ofi_link *l)
     return l->rx_posted - l->rx_read + l->held;
 }
 
+static ssize_t hand_over(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
+{
+    struct iovec iov = { buf->mem, buf->size };
+    struct fi_msg msg = { .msg_iov = &iov, .desc = &buf->desc, .iov_count = 1, .addr = FI_ADDR_UNSPEC, .context = &buf->ctx };
+
+    memset(buf->mem, 0, sizeof(struct pli_ofi_head)); /* no packet is there */
+    return fi_recvmsg(l->ep, &msg, l->dev->quiet ? 0 : FI_COMPLETION);
+}
+
 int pli_ofi_post(struct pli_ofi_link *l)
 {
     while (l->ep && l->state < PLI_OFI_BROKEN && owned(l) < l->window) {
@@ -24,14 +33,14 @@ int pli_ofi_post(struct pli_ofi_link *l)
 
         if (!buf)
             return PLAIT_E_NOMEM;
-        rc = fi_recv(l->ep, buf->mem, buf->size, buf->desc, FI_ADDR_UNSPEC, &buf->ctx);
+        rc = hand_over(l, buf);
         if (rc < 0) {
             pli_ofi_buf_put(l->dev, buf);
             return pli_ofi_fail(l->dev->name, "posting a buffer", rc);
         }
         buf->link = l;
         buf->op = PLI_OFI_RX;
-        pli_list_push_back(&l->ops, &buf->node);
+        pli_list_push_back(&l->posted, &buf->node);
         l->rx_posted++;
     }
     return 0;
@@ -70,9 +79,11 @@ static void spoil(struct pli_ofi_link *l, const char *text)
 /* NULL, or what is wrong with it. */
 static const char *take_head(struct pli_ofi_link *l, const struct pli_ofi_buf *buf, struct pli_ofi_head *h)
 {
-    if (buf->len < sizeof *h || buf->len > buf->size)
-        return "a packet is shorter than its head";
+    if (buf->len < sizeof *h + PLI_OFI_TAIL || buf->len > buf->size)
+        return "a packet is shorter than its head, or longer than its buffer";
     memcpy(h, buf->mem, sizeof *h);
+    if (h->len != buf->len)
+        return "a packet has another length than its field len";
     if (h->magic != PLI_OFI_MAGIC || h->tag != l->tag || h->link != l->id)
         return "a packet is for nobody here";
     if (h->number != l->rx_seen)
@@ -111,8 +122,39 @@ static void look_for_bulk(struct pli_ofi_link *l, const struct pli_ofi_buf *buf)
     l->rx_big_from = l->rx_posted;
 }
 
+/* The provider writes a packet from its first byte to its last one, in its progress, which this thread runs: so the tail comes last. A stale tail
+ * of the buffer's earlier use has another number. */
+bool pli_ofi_look(struct pli_ofi_link *l)
+{
+    struct pli_list *node;
+    bool any = false;
+
+    while ((node = pli_list_first(&l->posted)) != NULL) {
+        struct pli_ofi_buf *buf = pli_container_of(node, struct pli_ofi_buf, node);
+        struct pli_ofi_head h;
+        uint64_t tail;
+
+        memcpy(&h, buf->mem, sizeof h);
+        if (h.len == 0)
+            break;
+        if (h.len >= sizeof h + PLI_OFI_TAIL && h.len <= buf->size) {
+            memcpy(&tail, buf->mem + h.len - PLI_OFI_TAIL, sizeof tail);
+            if (tail != pli_ofi_tail(l->tag, l->rx_arrived))
+                break;
+        } else if (h.len < sizeof h + PLI_OFI_TAIL) { /* not all of this field is there yet */
+            break;
+        }
+        pli_list_remove(node);
+        buf->len = h.len;
+        pli_ofi_arrived(l, buf);
+        any = true;
+    }
+    return any;
+}
+
 void pli_ofi_arrived(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
 {
+    l->rx_arrived++;
     pli_list_push_back(&l->rxq, &buf->node);
     pli_ofi_link_ready(l);
 }
@@ -158,14 +200,14 @@ static int next_record(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
     int rc;
 
     if (l->rx_left == 0) {
-        if (l->rx_at != buf->len) {
+        if (l->rx_at + PLI_OFI_TAIL != buf->len) {
             spoil(l, "a packet is longer than its records");
             return -1;
         }
         finish(l, buf);
         return 0;
     }
-    if (!pli_ofi_rec_parse(buf->mem, buf->len, l->rx_at, &meta, &w1, &next)) {
+    if (!pli_ofi_rec_parse(buf->mem, buf->len - PLI_OFI_TAIL, l->rx_at, &meta, &w1, &next)) {
         spoil(l, "a record is longer than its packet");
         return -1;
     }

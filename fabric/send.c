@@ -17,8 +17,10 @@ static bool may_send(const struct pli_ofi_link *l, bool data)
     return l->state == PLI_OFI_UP && l->described && l->tx_flight < l->tx_max && credits(l) > (data ? 1u : 0u);
 }
 
+/* Completes the packet at both ends. The buffer's len is without the tail. */
 static void write_head(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t records)
 {
+    uint64_t tail = pli_ofi_tail(l->peer_tag, l->tx_next);
     struct pli_ofi_head h = {
         .magic = PLI_OFI_MAGIC,
         .records = (uint16_t)records,
@@ -27,9 +29,11 @@ static void write_head(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t
         .grant = l->rx_posted,
         .big_from = l->rx_big_from,
         .number = l->tx_next,
+        .len = buf->len + PLI_OFI_TAIL,
     };
 
     memcpy(buf->mem, &h, sizeof h);
+    memcpy(buf->mem + buf->len, &tail, sizeof tail);
 }
 
 static bool refused(struct pli_ofi_link *l, ssize_t rc)
@@ -41,28 +45,41 @@ static bool refused(struct pli_ofi_link *l, ssize_t rc)
     return false;
 }
 
+/* The provider has the buffer until the completion of this packet, or of a later one. */
+static ssize_t hand_over(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
+{
+    struct iovec iov = { buf->mem, buf->len + PLI_OFI_TAIL };
+    struct fi_msg msg = { .msg_iov = &iov, .desc = &buf->desc, .iov_count = 1, .addr = l->peer_addr, .context = &buf->ctx };
+    bool silent = l->dev->quiet && l->tx_silent < PLI_OFI_SILENT && l->tx_flight + 1 < l->tx_max;
+    ssize_t rc = fi_sendmsg(l->ep, &msg, silent ? 0 : FI_COMPLETION);
+
+    if (rc < 0)
+        return rc;
+    l->tx_silent = silent ? l->tx_silent + 1 : 0;
+    buf->link = l;
+    buf->op = PLI_OFI_TX;
+    pli_list_push_back(&l->ops, &buf->node);
+    l->tx_flight++;
+    return 0;
+}
+
 /* Gives a packet to the provider, which has it from then on unless *again is set: then it may be used for the next one. */
 static bool post(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t records, bool *again)
 {
     ssize_t rc;
 
     write_head(l, buf, records);
-    *again = buf->len <= l->dev->info->tx_attr->inject_size;
-    if (*again) {
-        rc = fi_inject(l->ep, buf->mem, buf->len, l->peer_addr);
-        if (rc < 0)
-            return refused(l, rc);
+    *again = buf->len + PLI_OFI_TAIL <= l->dev->info->tx_attr->inject_size;
+    if (*again)
+        rc = fi_inject(l->ep, buf->mem, buf->len + PLI_OFI_TAIL, l->peer_addr);
+    else
+        rc = hand_over(l, buf);
+    if (rc < 0)
+        return refused(l, rc);
+    if (*again || l->dev->quiet) {
         l->injected = true;
         if (!pli_list_is_on(&l->dirty_node))
             pli_list_push_back(&l->hub->dirty, &l->dirty_node);
-    } else {
-        rc = fi_send(l->ep, buf->mem, buf->len, buf->desc, l->peer_addr, &buf->ctx);
-        if (rc < 0)
-            return refused(l, rc);
-        buf->link = l;
-        buf->op = PLI_OFI_TX;
-        pli_list_push_back(&l->ops, &buf->node);
-        l->tx_flight++;
     }
     l->tx_next++;
     l->rx_told = l->rx_posted;
@@ -102,10 +119,16 @@ static void post_grant(struct pli_ofi_link *l)
         pli_ofi_buf_put(l->dev, buf);
 }
 
+/* Is a packet on its way, so that records gather behind it? Where there are no completions it is, until the next poll. */
+static bool under_way(const struct pli_ofi_link *l)
+{
+    return l->injected || (!l->dev->quiet && l->tx_flight);
+}
+
 void pli_ofi_link_flush(struct pli_ofi_link *l, bool all)
 {
     l->injected = false;
-    if (l->fill_records && !l->reserved && (all || l->tx_flight == 0))
+    if (l->fill_records && !l->reserved && (all || !under_way(l)))
         post_fill(l);
     if (pli_ofi_grant_due(l))
         post_grant(l);
@@ -118,10 +141,10 @@ static uint8_t *room(struct pli_ofi_link *l, uint32_t size)
 {
     bool big = (int32_t)(l->tx_next - l->tx_big_from) >= 0 && l->tx_big_from != UINT32_MAX;
 
-    if (l->fill && l->fill->len + size > l->fill->size) {
+    if (l->fill && l->fill->len + size + PLI_OFI_TAIL > l->fill->size) {
         if (l->fill_records && !post_fill(l))
             return NULL;
-        if (l->fill && l->fill->len + size > l->fill->size) { /* empty, and too small all the same */
+        if (l->fill && l->fill->len + size + PLI_OFI_TAIL > l->fill->size) { /* empty, and too small all the same */
             pli_ofi_buf_put(l->dev, l->fill);
             l->fill = NULL;
         }
@@ -139,7 +162,7 @@ bool pli_ofi_has_space(const struct pli_ofi_link *l)
 {
     if (l->state != PLI_OFI_UP || l->reserved)
         return false;
-    return !l->fill || l->fill->len + l->need <= l->fill->size || may_send(l, true);
+    return !l->fill || l->fill->len + l->need + PLI_OFI_TAIL <= l->fill->size || may_send(l, true);
 }
 
 static int no_room(struct pli_ofi_link *l, uint32_t size)
@@ -161,7 +184,7 @@ static int check(struct pli_ofi_link *l, uint64_t payload)
 static void added(struct pli_ofi_link *l, bool more)
 {
     l->fill_records++;
-    if (!more && l->tx_flight == 0 && !l->injected && !l->hub->polling)
+    if (!more && !under_way(l) && !l->hub->polling)
         post_fill(l);
     if (l->fill_records && !pli_list_is_on(&l->dirty_node))
         pli_list_push_back(&l->hub->dirty, &l->dirty_node);

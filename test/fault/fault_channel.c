@@ -246,8 +246,7 @@ Test(fault_channel, no_transport_in_common)
         hostile_self(&msg.hello.peer);
         if (other_host)
             msg.hello.peer.host[0] ^= 1; /* it says that it is elsewhere: no shared memory */
-        else
-            msg.hello.peer.transports = PLI_TRANSPORT_OFI | 0x80u;
+        msg.hello.peer.transports = other_host ? PLI_TRANSPORT_SHM : 0x80u;
         hostile_send(h, &msg, NULL);
         hostile_refused(h, PLAIT_E_NOTRANSPORT, "transport");
         hostile_close(h);
@@ -448,7 +447,7 @@ Test(fault_channel, a_server_chooses_what_was_not_offered)
     innocent_start(w, &in);
     serve_up_to(h, &cli, MET);
     hostile_self(&ack.hello.peer);
-    ack.hello.peer.transports = PLI_TRANSPORT_OFI;
+    ack.hello.peer.transports = 0x80u;
     hostile_send(h, &ack, NULL);
     expect_failure(h, &cli, PLAIT_E_NOTRANSPORT, "cannot use");
     innocent_check(w, &in);

@@ -147,8 +147,8 @@ run ping --count 2 --interval 0 --size 0 "$uri"
 expect "ping with nothing" 0 out "2 sent, 2 answered"
 run ping --count 2 --interval 0 --size 256k "$uri"
 expect "ping with the largest message" 0 out "2 sent, 2 answered"
-run ping "$uri/?transport=ofi"
-expect "ping, a transport that is not there" 1 err ofi
+PLAIT_PROVIDER=nonesuch run ping "$uri/?transport=ofi"
+expect "ping, a provider that is not there" 1 err ofi
 
 # Ctrl-C ends an endless ping, with its summary
 begin 9 ping --count 0 --interval 0.001 "$uri"

@@ -120,8 +120,8 @@ for wrong in "bw --beside copy" "lat --beside none" "lat --beside copy --take ri
     run perf $wrong
     expect "a mistake: $wrong" 2 err "--beside"
 done
-run perf lat --transport ofi --iterations 100
-expect "a transport that is not there" 1 err ofi
+PLAIT_PROVIDER=nonesuch run perf lat --transport ofi --iterations 100
+expect "a provider that is not there" 1 err nonesuch
 run perf lat --cpus 0,1000 --iterations 100
 expect "a CPU that is not there" 1 err "CPU 1000"
 run perf lat --connect plait://127.0.0.1:1

@@ -7,8 +7,9 @@ set -u
 export LC_ALL=C
 if [ "${1:-}" = --serve ]; then
     read -r command || exit
-    eval "bash -c $command" </dev/null 2>&1
-    printf '\nexit %d\n' $?
+    # busybox's nc leaves SIGCHLD ignored, and MPICH's proxy then waits for ever
+    eval "env --default-signal=CHLD bash -c $command" </dev/null 2>&1
+    printf '\n\001exit %d\n' $?
     exit
 fi
 while [ "${1#-}" != "$1" ]; do shift; done
@@ -21,11 +22,12 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.5
 done
 printf '%q\n' "$*" >&3
-# a command's last line may lack its end, hence one more line end before the exit status
+# a command's last line may lack its end, hence one more line end before the exit status; what it left running
+# may keep the connection open
 rc=255 held=
 while IFS= read -r line <&3; do
     case $line in
-    "exit "[0-9]*) rc=${line#exit } ;;
+    $'\001exit '*) rc=${line#*exit }; break ;;
     *) [ -z "$held" ] || printf '%s\n' "${held#x}"; held=x$line ;;
     esac
 done

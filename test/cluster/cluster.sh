@@ -25,11 +25,12 @@ In the job: \$NODE (1 to \$NODES), \$NODES, \$GUEST_OUT, and the functions
   barrier NAME [SECONDS]    waits for all nodes; fails when one has ended. One that was powered off is not awaited
   put NAME VALUE, get NAME [SECONDS]     a value for the other nodes; get waits for it
   wait_until SECONDS COMMAND...          until COMMAND succeeds
-  cut NODE, restore NODE, cut_for NODE SECONDS     a node's cable; cut_for returns when it is cut
+  cut_cable NODE, restore_cable NODE     a node's cable
+  cut_cable_for NODE SECONDS             cuts it, and returns; it will come back
   power_off NODE            as if unplugged: nothing more comes from it, and it need not answer
   on_node NODE COMMAND...   runs a command there, over the network, in the environment of the job
   run_openmpi RANKS COMMAND..., run_mpich RANKS COMMAND...     over all nodes
-From here, a line such as "cut 2" in a new file FOLDER/requests/ANYTHING does the same as the function.
+From here, a line such as "cut_cable 2" in a new file FOLDER/requests/ANYTHING does the same as the function.
 The job's ends are awaited by all nodes; then the guests go. A guest without an answer (panic, end of time) is
 a failure: 125, or 124 at the end of time. 77: it cannot run here, after a line "SKIP: reason".
 END
@@ -130,9 +131,9 @@ serve() {
     *) echo "there is no node '${2:-}'"; return 1 ;;
     esac
     case $1 in
-    cut) restore_at[$2]= && cable "$2" false ;;
-    restore) restore_at[$2]= && cable "$2" true ;;
-    cut_for) cable "$2" false && restore_at[$2]=$((now + $(printf %.0f "${3:-1}e6"))) ;;
+    cut_cable) restore_at[$2]= && cable "$2" false ;;
+    restore_cable) restore_at[$2]= && cable "$2" true ;;
+    cut_cable_for) cable "$2" false && restore_at[$2]=$((now + $(printf %.0f "${3:-1}e6"))) ;;
     power_off) power_off "$2" ;;
     *) echo "there is no request '$1'"; return 1 ;;
     esac

@@ -15,6 +15,7 @@ wait_until() {
         [ $SECONDS -lt $end ] || return 1
         read -rt 0.1 <&$tick
     done
+    return 0
 }
 
 fails() {
@@ -38,7 +39,8 @@ at_barrier() {
 }
 
 barrier() {
-    local round=$((rounds[$1] += 1)) missing
+    local round=$((${rounds[$1]:-0} + 1)) missing
+    rounds[$1]=$round
     : >"$GUEST_OUT/barriers/$1.$round.$NODE"
     wait_until "${2:-600}" at_barrier "$1.$round"
     [ -z "$missing" ] || fails "barrier $1: waited for $missing"
@@ -62,9 +64,9 @@ request() {
     [ "$answer" = ok ] || fails "$*: $answer"
 }
 
-cut() { request cut "$1"; }
-restore() { request restore "$1"; }
-cut_for() { request cut_for "$1" "$2"; }
+cut_cable() { request cut_cable "$1"; }
+restore_cable() { request restore_cable "$1"; }
+cut_cable_for() { request cut_cable_for "$1" "$2"; }
 power_off() { request power_off "$1"; }
 on_node() { bash "$CLUSTER/agent.sh" "node$1" "${@:2}"; }
 

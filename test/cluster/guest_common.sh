@@ -9,14 +9,45 @@ part=${1:-host}
 as_user=
 bad=0
 
+skip() {
+    echo "SKIP: $*"
+    exit 77
+}
+
+# need TOOL PACKAGE ...
+need() {
+    for ((; $#; )); do
+        command -v "$1" >/dev/null || skip "$1 is missing: install $2"
+        shift 2
+    done
+}
+
+once() {
+    [ -z "${PLAIT_TEST_QUICK:-}" ] || skip "tests in guests run once, in the normal build"
+}
+
+# result NAME COMMAND...: a case of this test, which passes when COMMAND succeeds
+result() {
+    if "${@:2}"; then
+        echo "[PASS] $1"
+    else
+        echo "[FAIL] $1: ${*:2}"
+        bad=1
+    fi
+}
+
 # in_guest OPTION...: runs this script again, in a guest with these options of guest.sh, and does not return
 in_guest() {
-    if [ -n "${PLAIT_TEST_QUICK:-}" ]; then
-        echo "SKIP: tests in guests run once, in the normal build"
-        exit 77
-    fi
+    once
     exec bash "$top/test/cluster/guest.sh" "$@" env top_srcdir="$top" top_builddir="${top_builddir:-$top}" \
         bash "$(cd "$(dirname "$0")" && pwd)/${0##*/}" guest
+}
+
+# in_cluster PART OPTION...: runs this script as the job of guests with these options of cluster.sh
+in_cluster() {
+    once
+    bash "$top/test/cluster/cluster.sh" "${@:2}" -e top_srcdir="$top" -e top_builddir="${top_builddir:-$top}" \
+        "$0" "$1"
 }
 
 # pair NAME CPU CPU allowed|refused: guest_peer with guest_peer

@@ -6,15 +6,12 @@
 if [ $part = host ]; then
     # QEMU's process takes what the guest touches
     available=$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)
-    if [ "${available:-0}" -lt 3000 ]; then
-        echo "SKIP: a guest with a page of 1 GiB needs 3000 MiB of memory, $available MiB are available"
-        exit 77
-    fi
+    [ "${available:-0}" -ge 3000 ] ||
+        skip "a guest with a page of 1 GiB needs 3000 MiB of memory, $available MiB are available"
     in_guest -c 2 -m 2304 -t 270 -a "hugepagesz=1G hugepages=1"
 fi
 if ! grep -qw pdpe1gb /proc/cpuinfo || [ "$(cat /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages)" != 1 ]; then
-    echo "SKIP: the guest has no page of 1 GiB"
-    exit 77
+    skip "the guest has no page of 1 GiB"
 fi
 "$bin/guest_huge" || bad=1
 exit $bad

@@ -33,7 +33,7 @@ suite() {
     local p t
     export PLAIT_TEST_QUICK=1
     for p in "${providers[@]}"; do
-        for t in "${conformance[@]}"; do program "test/conform/$t" 120 PLAIT_PROVIDER="$p"; done
+        for t in "${conformance[@]}"; do program "test/conform/$t" 200 PLAIT_TEST_PROVIDERS="$p"; done
     done
     for t in ${RXE_SUITE:-}; do
         case $t in

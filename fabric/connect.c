@@ -131,6 +131,8 @@ int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *
     l->described = true;
     if (l->state == PLI_OFI_NEW)
         rc = connect_msg(l, &d);
+    if (rc == 0 && l->state == PLI_OFI_UP) /* the endpoints were faster */
+        pli_ofi_link_flush(l, true);
     if (rc == 0 && l->state != PLI_OFI_UP && l->state < PLI_OFI_BROKEN)
         pli_ofi_link_deadline(l, pli_clock_now() + CONNECT_NS);
     return rc;

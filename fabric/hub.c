@@ -32,8 +32,8 @@ static void sent(struct pli_ofi_buf *buf)
     } while (first != buf);
     if (l->starved)
         pli_ofi_link_ready(l);
-    if (l->fill && !pli_list_is_on(&l->dirty_node))
-        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+    if (l->fill)
+        pli_ofi_link_dirty(l);
 }
 
 static void complete(struct pli_ofi_dev *dev, const struct fi_cq_msg_entry *e)
@@ -265,7 +265,7 @@ static bool may_sleep(struct pli_ofi_dev *dev)
 bool pli_ofi_hub_ready(struct pli_ofi_hub *hub)
 {
     struct pli_list *node;
-    bool sleeps = pli_list_is_empty(&hub->ready);
+    bool sleeps = pli_list_is_empty(&hub->ready) && pli_list_is_empty(&hub->dirty);
 
     pli_list_foreach(node, &hub->devs)
         sleeps = sleeps && may_sleep(pli_container_of(node, struct pli_ofi_dev, node));

@@ -209,6 +209,15 @@ static inline void pli_ofi_link_ready(struct pli_ofi_link *link)
     if (!pli_list_is_on(&link->ready_node))
         pli_list_push_back(&link->hub->ready, &link->ready_node);
 }
+/* Something of the link is to be sent at the end of the next poll: there must be one. */
+static inline void pli_ofi_link_dirty(struct pli_ofi_link *link)
+{
+    if (pli_list_is_on(&link->dirty_node))
+        return;
+    pli_list_push_back(&link->hub->dirty, &link->dirty_node);
+    if (link->hub->tr.hot_index < 0 && !link->hub->polling && link->tr.up->wants_poll)
+        link->tr.up->wants_poll(link->tr.owner);
+}
 /* The link is to be given up at that time. */
 void pli_ofi_link_deadline(struct pli_ofi_link *link, uint64_t at);
 /* Takes what is in the device's completion queue. Calls nobody. */

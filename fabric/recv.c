@@ -51,8 +51,8 @@ static void post_again(struct pli_ofi_link *l)
 {
     if (pli_ofi_post(l) < 0)
         pli_ofi_link_broke(l, pli_err_text());
-    if (pli_ofi_grant_due(l) && !pli_list_is_on(&l->dirty_node))
-        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+    if (pli_ofi_grant_due(l))
+        pli_ofi_link_dirty(l);
 }
 
 bool pli_ofi_grant_due(const struct pli_ofi_link *l)
@@ -103,8 +103,8 @@ static void take_grant(struct pli_ofi_link *l, const struct pli_ofi_head *h)
     l->tx_big_from = h->big_from;
     if (l->starved)
         pli_ofi_link_ready(l);
-    if (l->fill_records && !pli_list_is_on(&l->dirty_node))
-        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+    if (l->fill_records)
+        pli_ofi_link_dirty(l);
 }
 
 /* A link that sends full packets gets larger ones, and more. */

@@ -40,8 +40,8 @@ static bool refused(struct pli_ofi_link *l, ssize_t rc)
 {
     if (rc != -FI_EAGAIN)
         pli_ofi_link_broke(l, pli_fi_lib()->strerror((int)-rc));
-    else if (!pli_list_is_on(&l->dirty_node)) /* once more in the next poll */
-        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+    else /* once more in the next poll */
+        pli_ofi_link_dirty(l);
     return false;
 }
 
@@ -78,8 +78,7 @@ static bool post(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t recor
         return refused(l, rc);
     if (*again || l->dev->quiet) {
         l->injected = true;
-        if (!pli_list_is_on(&l->dirty_node))
-            pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+        pli_ofi_link_dirty(l);
     }
     l->tx_next++;
     l->rx_told = l->rx_posted;
@@ -186,8 +185,8 @@ static void added(struct pli_ofi_link *l, bool more)
     l->fill_records++;
     if (!more && !under_way(l) && !l->hub->polling)
         post_fill(l);
-    if (l->fill_records && !pli_list_is_on(&l->dirty_node))
-        pli_list_push_back(&l->hub->dirty, &l->dirty_node);
+    if (l->fill_records)
+        pli_ofi_link_dirty(l);
 }
 
 static void put_words(uint8_t *to, uint32_t meta, uint64_t w1)

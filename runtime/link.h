@@ -170,7 +170,7 @@ void pli_link_send_ctl(struct pli_link *link, uint32_t meta, uint64_t w1, uint64
 void pli_link_send_frame(struct pli_link *link, const struct pli_wire_msg *msg);
 /* Sends what waits, in the order control records, queued messages, writable callbacks. */
 void pli_link_pump(struct pli_link *link);
-/* A send found no space: somebody must look for it from now on, also if the link was parked. */
+/* A send found no space, or something waits for a poll: somebody must look from now on, also if the link was parked. */
 static inline void pli_link_starved(struct pli_link *link)
 {
     /* not on the way down: what is made hot then would be polled after its end */

@@ -246,6 +246,11 @@ static void link_failed(void *owner, int code, const char *text)
     pli_link_fail(link, code, whole);
 }
 
+static void link_wants_poll(void *owner)
+{
+    pli_link_starved(owner);
+}
+
 const struct pli_tr_up pli_link_up_calls = {
     .rx = pli_link_rx,
     .rx_many = pli_link_rx_many,
@@ -253,4 +258,5 @@ const struct pli_tr_up pli_link_up_calls = {
     .send_control = link_send_control,
     .failed = link_failed,
     .crowded = link_crowded,
+    .wants_poll = link_wants_poll,
 };

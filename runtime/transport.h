@@ -3,7 +3,7 @@
  * context. Implemented by shm/, fabric/ and the tests' sim; used by runtime/ and the conformance suite.
  *
  * Everything is called by the one thread that owns the link's context; nothing blocks. A transport never calls
- * upcalls from inside send, reserve, commit, abandon, flush, release or park, but for send_control: only from poll and control. An upcall may call
+ * upcalls from inside send, reserve, commit, abandon, flush, release or park, but for send_control and wants_poll: only from poll and control. An upcall may call
  * send, reserve/commit, flush, hold and release of the same link, and may mark the link for destruction, but destroy
  * itself is called only outside poll and control. */
 #ifndef PLI_RUNTIME_TRANSPORT_H
@@ -35,6 +35,8 @@ struct pli_tr_up {
     int (*send_control)(void *owner, const void *blob, size_t len, const int *fds, int nfds);
     /* The peer broke the transport's own rules, text says how (code PLAIT_E_PROTO or PLAIT_E_BADPEER). Poll stops after it. */
     void (*failed)(void *owner, int code, const char *text);
+    /* From anywhere but destroy and quiet: something waits for a poll to be sent. Who has parked must poll again. May be NULL. */
+    void (*wants_poll)(void *owner);
     /* From poll: records held in place keep a quarter of the ring from the peer. Copy them and release their place. May be NULL. */
     void (*crowded)(void *owner);
 };

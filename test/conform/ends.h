@@ -59,7 +59,7 @@ struct end {
     /* what came */
     uint64_t got;          /* records, which carry their number */
     uint64_t sent;         /* numbers given to records sent */
-    uint64_t writable, failed, crowded;
+    uint64_t writable, failed, crowded, wants_poll;
     int fail_code;
     char fail_text[256];
     const char *trouble;   /* first thing that went wrong in rx, for threads where assertions do not work */
@@ -182,12 +182,18 @@ static inline int end_send_control(void *owner, const void *blob, size_t len, co
     return 0;
 }
 
+static inline void end_wants_poll(void *owner)
+{
+    ((struct end *)owner)->wants_poll++;
+}
+
 static const struct pli_tr_up end_up = {
     .rx = end_rx,
     .writable = end_writable,
     .send_control = end_send_control,
     .failed = end_failed,
     .crowded = end_crowded,
+    .wants_poll = end_wants_poll,
 };
 
 static inline void end_create(struct end *e, const struct pli_tr_ops *ops, bool membarrier)
@@ -201,6 +207,8 @@ static inline void end_create(struct end *e, const struct pli_tr_ops *ops, bool 
     env.bind_failures = &e->bind_failures;
     env.hub = &e->hub;
     cr_assert_eq(ops->create(&e->tr, &env, &end_up, e), 0, "%s", plait_error_text());
+    if (e->hub && membarrier)
+        e->hub->hot_index = 0; /* as the context says that it polls; else each end is one that sleeps until it is wanted */
     cr_assert_eq(e->tr->ops, ops);
     cr_assert_eq(e->tr->owner, e);
 }

@@ -286,9 +286,9 @@ struct plait_session *pli_session_by_sid(struct pli_list *sessions, const uint8_
 /* session_open.c */
 int pli_session_set_opts(struct plait_session *s, const struct plait_session_opts *opts);
 int pli_session_opts_check(const struct plait_session_opts *opts);
-/* plait_session_open() to a rank of the job, -1: to anybody. */
+/* plait_session_open() to a rank of the job, whose host has that name; -1: to anybody. */
 int pli_session_open_rank(struct plait_session **out, struct plait_ctx *ctx, const char *uri,
-                          const struct plait_session_opts *opts, int rank);
+                          const struct plait_session_opts *opts, int rank, const char *host_name);
 
 /* service.c */
 int pli_service_open_frame(struct pli_link *link, const struct pli_wire_msg *msg);

@@ -134,3 +134,13 @@ const uint8_t *pli_host_id(void)
     know_host(true);
     return host;
 }
+
+bool pli_host_same_machine(const uint8_t *a, const uint8_t *b)
+{
+    return memcmp(a, b, 16) == 0;
+}
+
+bool pli_host_same_network(const uint8_t *a, const uint8_t *b)
+{
+    return memcmp(a, b, 16 + sizeof(uint64_t)) == 0;
+}

@@ -10,18 +10,31 @@
 #include "runtime/boot.h"
 #include "runtime/conn.h"
 #include "runtime/job.h"
+#include "runtime/jobaddr.h"
+#include "runtime/peeraddr.h"
 #include "runtime/place.h"
 #include "util/err.h"
 #include "util/log.h"
 
-#define URI_LEN 256 /* bytes of an address in the exchange */
+/* What ranks tell each other before they have contexts. */
+struct fact {
+    uint64_t cpus; /* pli_topo_mask_id(); 0: it takes no core */
+    uint8_t host[PLI_HOST_LEN];
+};
+
+/* And once they listen. */
+struct card {
+    char uri[PLI_JOB_ADDR_TEXT + 16]; /* "plait://[address]:port" */
+    char name[48];                    /* of the host, for messages; what is longer is cut off */
+};
 
 struct plait_job {
     struct plait_ctx *ctx;
     bool own_ctx;
     struct pli_boot *boot;
     struct plait_listener *listener;
-    char (*uris)[URI_LEN];   /* by rank */
+    struct fact *facts;      /* by rank; NULL once the job is open */
+    struct card *cards;      /* by rank */
     uint8_t *local;          /* by rank: on this node? */
     int timeout_ms;
 };
@@ -72,27 +85,45 @@ static void give_current(void)
     pthread_mutex_unlock(&current_mutex);
 }
 
+/* ---- what the ranks are told of each other's hosts ---- */
+
+/* Every rank takes part, also one that has a context or cannot read its topology. */
+static int exchange_facts(struct plait_job *job)
+{
+    const struct pli_topo *topo = job->ctx ? NULL : pli_place_topo();
+    struct fact mine = { .cpus = topo ? pli_topo_mask_id(topo) : 0 };
+
+    memcpy(mine.host, pli_host_id(), PLI_HOST_LEN);
+    job->facts = calloc(job->boot->size, sizeof *job->facts);
+    job->local = calloc(job->boot->size, 1);
+    if (!job->facts || !job->local)
+        return pli_fail(PLAIT_E_NOMEM, "no memory for a job of %u ranks", job->boot->size);
+    for (uint32_t i = 0; i < job->boot->local_size; i++)
+        job->local[job->boot->local_ranks[i]] = 1;
+    return pli_boot_allgather(job->boot, &mine, sizeof mine, job->facts, job->timeout_ms);
+}
+
 /* ---- the context: a core that no other rank of the node gets ---- */
 
-/* Which ranks of this node may use the same CPUs as this one? They share them out among themselves. */
-static int count_sharers(const struct pli_boot *b, uint64_t mine, int timeout_ms, struct pli_place_opts *po)
+/* The ranks of this machine: what a launcher takes for several nodes may be containers on the same cores. Those with the same
+ * CPUs as this one share them out among themselves. */
+static void count_sharers(const struct plait_job *job, struct pli_place_opts *po)
 {
-    uint64_t *masks = calloc(b->size, sizeof *masks);
-    int rc;
+    const struct fact *mine = &job->facts[job->boot->rank];
 
-    if (!masks)
-        return pli_fail(PLAIT_E_NOMEM, "no memory for a job of %u ranks", b->size);
-    rc = pli_boot_allgather((struct pli_boot *)b, &mine, sizeof mine, masks, timeout_ms);
-    po->local_rank = (int)b->local_rank;
-    po->local_size = (int)b->local_size;
-    for (uint32_t i = 0; rc == 0 && i < b->local_size; i++) {
-        if (masks[b->local_ranks[i]] != mine)
+    po->local_size = 0;
+    for (uint32_t i = 0; i < job->boot->size; i++) {
+        const struct fact *f = &job->facts[i];
+
+        if (!job->local[i] && !pli_host_same_machine(f->host, mine->host))
             continue;
-        po->share_rank += b->local_ranks[i] < b->rank;
+        po->local_rank += i < job->boot->rank;
+        po->local_size++;
+        if (f->cpus != mine->cpus)
+            continue;
+        po->share_rank += i < job->boot->rank;
         po->share_size++;
     }
-    free(masks);
-    return rc;
 }
 
 static int make_ctx(struct plait_job *job)
@@ -104,10 +135,7 @@ static int make_ctx(struct plait_job *job)
     char name[32];
     int rc;
 
-    /* every rank takes part in the exchange, also one that cannot read its topology */
-    rc = count_sharers(job->boot, topo ? pli_topo_mask_id(topo) : 0, job->timeout_ms, &po);
-    if (rc < 0)
-        return rc;
+    count_sharers(job, &po);
     snprintf(name, sizeof name, "rank%u", job->boot->rank);
     co.name = name;
     po.contexts = 1;
@@ -125,53 +153,74 @@ static int make_ctx(struct plait_job *job)
 
 /* ---- addresses ---- */
 
+/* Has every rank the loopback of this one? */
+static bool is_one_network(const struct plait_job *job)
+{
+    for (uint32_t i = 0; i < job->boot->size; i++)
+        if (!pli_host_same_network(job->facts[i].host, job->facts[job->boot->rank].host))
+            return false;
+    return true;
+}
+
+/* A job within one node need not be seen from outside. */
+static int choose_address(const struct plait_job *job, char host[PLI_JOB_ADDR_TEXT])
+{
+    bool one_network = is_one_network(job), one_node = job->boot->local_size == job->boot->size;
+    int rc;
+
+    snprintf(host, PLI_JOB_ADDR_TEXT, "127.0.0.1");
+    if (one_network && one_node && !pli_job_addr_is_set())
+        return 0;
+    rc = pli_job_addr(host);
+    /* one of the two can be mistaken, and without any network the other is right */
+    if (rc == PLAIT_E_UNREACHABLE && !pli_job_addr_is_set() && (one_network || one_node)) {
+        snprintf(host, PLI_JOB_ADDR_TEXT, "127.0.0.1");
+        rc = 0;
+    }
+    return rc < 0 ? pli_fail_prefix(rc, "rank %u", job->boot->rank) : 0;
+}
+
 static int listen_here(struct plait_job *job, const struct plait_job_opts *opts)
 {
     struct plait_listen_opts lo = PLAIT_LISTEN_OPTS_INIT;
-    /* a job within one node need not be seen from outside */
-    bool one_node = job->boot->local_size == job->boot->size;
-
-    lo.session = opts->session;
-    lo.on_session = opts->on_session;
-    return plait_listen(&job->listener, job->ctx, one_node ? "plait://127.0.0.1:0" : "plait://*:0", &lo);
-}
-
-/* The address as other nodes reach it: a listener on every address says "*". */
-static int public_uri(struct plait_job *job, char *uri)
-{
-    const char *own = plait_listener_uri(job->listener);
-    char host[128] = "127.0.0.1";
-    const char *port = strrchr(own, ':');
-
-    if (strstr(own, "//*") && gethostname(host, sizeof host - 1) < 0)
-        return pli_fail_errno("gethostname");
-    if ((size_t)snprintf(uri, URI_LEN, "plait://%s%s", host, port) >= URI_LEN)
-        return pli_fail(PLAIT_E_LAUNCHER, "the host name '%s' is too long to be exchanged", host);
-    return 0;
-}
-
-static int exchange_uris(struct plait_job *job)
-{
-    char mine[URI_LEN] = "";
-    int rc = public_uri(job, mine);
+    char host[PLI_JOB_ADDR_TEXT], uri[PLI_JOB_ADDR_TEXT + 16];
+    int rc = choose_address(job, host);
 
     if (rc < 0)
         return rc;
-    job->uris = calloc(job->boot->size, URI_LEN);
-    job->local = calloc(job->boot->size, 1);
-    if (!job->uris || !job->local)
+    lo.session = opts->session;
+    lo.on_session = opts->on_session;
+    snprintf(uri, sizeof uri, strchr(host, ':') ? "plait://[%s]:0" : "plait://%s:0", host);
+    return plait_listen(&job->listener, job->ctx, uri, &lo);
+}
+
+static int exchange_cards(struct plait_job *job)
+{
+    struct card mine;
+    char name[256] = "";
+    int rc;
+
+    memset(&mine, 0, sizeof mine);
+    snprintf(mine.uri, sizeof mine.uri, "%s", plait_listener_uri(job->listener));
+    gethostname(name, sizeof name - 1);
+    snprintf(mine.name, sizeof mine.name, "%.*s", (int)sizeof mine.name - 1, name[0] ? name : "?");
+    job->cards = calloc(job->boot->size, sizeof *job->cards);
+    if (!job->cards)
         return pli_fail(PLAIT_E_NOMEM, "no memory for the addresses of %u ranks", job->boot->size);
-    for (uint32_t i = 0; i < job->boot->local_size; i++)
-        job->local[job->boot->local_ranks[i]] = 1;
-    rc = pli_boot_allgather(job->boot, mine, URI_LEN, job->uris, job->timeout_ms);
-    for (uint32_t i = 0; rc == 0 && i < job->boot->size; i++)
-        job->uris[i][URI_LEN - 1] = '\0';
+    rc = pli_boot_allgather(job->boot, &mine, sizeof mine, job->cards, job->timeout_ms);
+    for (uint32_t i = 0; rc == 0 && i < job->boot->size; i++) {
+        job->cards[i].uri[sizeof mine.uri - 1] = '\0';
+        job->cards[i].name[sizeof mine.name - 1] = '\0';
+    }
+    free(job->facts);
+    job->facts = NULL;
     return rc;
 }
 
 static void job_free(struct plait_job *job)
 {
-    free(job->uris);
+    free(job->facts);
+    free(job->cards);
     free(job->local);
     free(job);
 }
@@ -200,12 +249,13 @@ int plait_job_open(struct plait_job **out, struct plait_ctx **ctx, const struct 
     rc = take_current(job->boot);
     if (rc < 0)
         goto err_boot;
-    if (!job->ctx)
+    rc = exchange_facts(job);
+    if (rc == 0 && !job->ctx)
         rc = make_ctx(job);
     if (rc == 0)
         rc = listen_here(job, opts);
     if (rc == 0)
-        rc = exchange_uris(job);
+        rc = exchange_cards(job);
     if (rc < 0)
         goto err_current;
     *out = job;
@@ -275,7 +325,7 @@ int plait_job_connect(struct plait_job *job, int rank, const struct plait_sessio
 {
     if (rank < 0 || rank >= plait_job_size(job))
         return pli_fail(PLAIT_E_NOTFOUND, "rank %d is not in this job of %d ranks", rank, plait_job_size(job));
-    return pli_session_open_rank(s, job->ctx, job->uris[rank], opts, rank);
+    return pli_session_open_rank(s, job->ctx, job->cards[rank].uri, opts, rank, job->cards[rank].name);
 }
 
 /* ---- collective calls: the launcher's part blocks on a helper thread, the context goes on meanwhile, since another rank may need an

@@ -318,6 +318,16 @@ void pli_link_put(struct pli_link *link)
 
 /* ---- client ---- */
 
+/* The connector knows the address, and not whose it is. */
+static void fail_to_meet(struct pli_link *link, const struct pli_met *m)
+{
+    char text[512];
+
+    if (link->key.name[0])
+        snprintf(text, sizeof text, "%s: %.340s", link->who, m->text);
+    pli_link_fail(link, m->code, link->key.name[0] ? text : m->text);
+}
+
 static void met(struct pli_met *m, void *arg)
 {
     struct pli_link *link = arg;
@@ -328,7 +338,7 @@ static void met(struct pli_met *m, void *arg)
     link->gid = m->gid;
     link->pid = m->pid;
     if (m->code < 0) {
-        pli_link_fail(link, m->code, m->text);
+        fail_to_meet(link, m);
         return;
     }
     link->is_unix = m->is_unix;
@@ -366,7 +376,10 @@ int pli_link_get(struct pli_link **out, struct plait_ctx *ctx, const struct pli_
         return pli_fail(PLAIT_E_NOMEM, "no memory for a link to %s:%u", key->host, key->port);
     link->active = true;
     link->key = *key;
-    snprintf(link->who, sizeof link->who, "%.80s:%u", key->host, key->port);
+    if (key->name[0])
+        snprintf(link->who, sizeof link->who, "%s", key->name);
+    else
+        snprintf(link->who, sizeof link->who, "%.80s:%u", key->host, key->port);
     rc = pli_connector_start(&link->connector, ctx, key->host, key->port, timeout_ms, met, link);
     if (rc < 0) {
         link->state = PLI_LINK_DOWN;

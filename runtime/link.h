@@ -31,6 +31,7 @@ struct pli_link_key {
     uint16_t port;
     uint32_t target;     /* context number there, 0: the listener's */
     uint32_t transports; /* allowed */
+    char name[100];      /* a rank's, with its host, for messages; "": host and port say enough. Does not distinguish links */
 };
 
 /* Somebody who waits for a link to be up. Embedded; fn is called once, never from inside pli_link_get(). code 0: up. The text is in
@@ -91,7 +92,7 @@ struct pli_link {
     struct pli_defer flush;       /* PLAIT_MORE held something back: at the end of the poll it goes */
     int code;                     /* why it is going down */
     char text[512];
-    char who[96];                 /* the peer, for messages */
+    char who[128];                /* the peer, for messages */
     struct pli_cma cma;
     struct pli_shares shares;
     struct pli_fill fill;         /* regions of the peer that have just been mapped */

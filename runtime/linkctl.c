@@ -194,8 +194,14 @@ static int link_message(struct pli_link *link, enum pli_link_event event, const 
 
 static void describe_peer(struct pli_link *link)
 {
-    snprintf(link->who, sizeof link->who, "peer process %d (uid %d)", link->pid ? (int)link->pid : link->peer.pid,
-             (int)link->uid);
+    int pid = link->pid ? (int)link->pid : link->peer.pid;
+    const char *name = link->key.name;
+
+    if (link->uid == (uid_t)-1)
+        snprintf(link->who, sizeof link->who, "%s%s process %d", name[0] ? name : "peer", name[0] ? "," : "", pid);
+    else
+        snprintf(link->who, sizeof link->who, "%s%s process %d (uid %d)", name[0] ? name : "peer", name[0] ? "," : "",
+                 pid, (int)link->uid);
 }
 
 static int on_end_frame(struct pli_link *link, const struct pli_wire_msg *msg)
@@ -270,7 +276,7 @@ static void on_end(struct pli_channel *ch, int code)
     if (code == PLAIT_E_PEERDIED)
         snprintf(text, sizeof text, "%s ended: its control channel was closed by the system", link->who);
     else
-        snprintf(text, sizeof text, "control channel to %s: %.380s", link->who, pli_err_text());
+        snprintf(text, sizeof text, "control channel to %s: %.340s", link->who, pli_err_text());
     pli_link_fail(link, code, text);
 }
 

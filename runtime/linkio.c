@@ -11,7 +11,7 @@ struct plait_conn pli_conn_zombie = { .state = PLI_CONN_CLOSED, .chan = PLI_CHAN
 
 int pli_link_breach(struct pli_link *link, const char *fmt, ...)
 {
-    char text[380], whole[512];
+    char text[350], whole[512];
     va_list ap;
 
     va_start(ap, fmt);

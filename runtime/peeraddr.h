@@ -35,6 +35,11 @@ const uint8_t *pli_host_id(void);
  * PLAIT_E_NOFILE: try again. Any thread. */
 int pli_host_id_load(void);
 
+/* Of two host identities: is it one running kernel; and one network namespace of it, so that they share its loopback? The user
+ * namespaces may differ. Pure. */
+bool pli_host_same_machine(const uint8_t *a, const uint8_t *b);
+bool pli_host_same_network(const uint8_t *a, const uint8_t *b);
+
 /* ---- connector.c: meets a listener on a helper thread ---- */
 
 /* What the helper thread found: a connected AF_UNIX socket (same host), or TCP; nonblocking, close-on-exec.

@@ -320,6 +320,7 @@ static void check_drop(struct pli_post *p)
 static void timer_fn(struct pli_timer *t)
 {
     struct plait_session *s = pli_container_of(t, struct plait_session, timer);
+    const char *name = s->key.name;
     char text[512];
 
     if (s->state == PLI_SES_ASKED) {
@@ -332,8 +333,8 @@ static void timer_fn(struct pli_timer *t)
         pli_session_check(s);
         return;
     }
-    snprintf(text, sizeof text, "opening %.300s took longer than open_timeout_ms, %u (it was %s)", s->uri, s->open_timeout_ms,
-             pli_session_state_name(s->state));
+    snprintf(text, sizeof text, "%s%sopening %.300s took longer than open_timeout_ms, %u (it was %s)", name, name[0] ? ": " : "",
+             s->uri, s->open_timeout_ms, pli_session_state_name(s->state));
     pli_session_event(s, PLI_SEV_FAIL, PLAIT_E_TIMEDOUT, text);
 }
 

@@ -95,7 +95,7 @@ static int check_uri(struct pli_uri *uri, const char *text)
 }
 
 int pli_session_open_rank(struct plait_session **out, struct plait_ctx *ctx, const char *uri_text,
-                          const struct plait_session_opts *opts, int rank)
+                          const struct plait_session_opts *opts, int rank, const char *host_name)
 {
     static const struct plait_session_opts defaults = PLAIT_SESSION_OPTS_INIT;
     struct plait_session *s;
@@ -118,6 +118,8 @@ int pli_session_open_rank(struct plait_session **out, struct plait_ctx *ctx, con
     rc = pli_rand_id(s->sid);
     if (rc == 0)
         rc = set_address(s, uri_text, &uri);
+    if (rank >= 0)
+        snprintf(s->key.name, sizeof s->key.name, "rank %d on %.30s, %.45s:%u", rank, host_name, uri.host, uri.port);
     if (rc == 0)
         rc = pli_session_set_opts(s, opts);
     if (rc == 0)
@@ -143,7 +145,7 @@ err:
 int plait_session_open(struct plait_session **out, struct plait_ctx *ctx, const char *uri,
                        const struct plait_session_opts *opts)
 {
-    return pli_session_open_rank(out, ctx, uri, opts, -1);
+    return pli_session_open_rank(out, ctx, uri, opts, -1, NULL);
 }
 
 static bool settled(void *arg)

@@ -162,6 +162,11 @@ static bool is_one_network(const struct plait_job *job)
     return true;
 }
 
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+}
+
 /* A job within one node need not be seen from outside. */
 static int choose_address(const struct plait_job *job, char host[PLI_JOB_ADDR_TEXT])
 {
@@ -172,11 +177,12 @@ static int choose_address(const struct plait_job *job, char host[PLI_JOB_ADDR_TE
     if (one_network && one_node && !pli_job_addr_is_set())
         return 0;
     rc = pli_job_addr(host);
-    /* one of the two can be mistaken, and without any network the other is right */
-    if (rc == PLAIT_E_UNREACHABLE && !pli_job_addr_is_set() && (one_network || one_node)) {
-        snprintf(host, PLI_JOB_ADDR_TEXT, "127.0.0.1");
-        rc = 0;
-    }
+    /* the launcher takes one host for several nodes, and it has no network */
+    if (rc == PLAIT_E_UNREACHABLE && one_network && !pli_job_addr_is_set())
+        return 0;
+    if (rc == 0 && !one_network && is_loopback(host))
+        rc = pli_fail(PLAIT_E_INVAL,
+                      PLI_JOB_ADDR_ENV " leads to the loopback, %s, and the job has ranks that are not in this network namespace", host);
     return rc < 0 ? pli_fail_prefix(rc, "rank %u", job->boot->rank) : 0;
 }
 

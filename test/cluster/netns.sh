@@ -1,0 +1,245 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Jobs on four nodes, which are network namespaces joined by a bridge, each with its own host name, /dev/shm and
+# /tmp for its launcher. All of it is inside further namespaces of this script's own, so names and networks clash
+# with nobody's, and everything ends with the script, however it ends. Needs root.
+# The examples run, too, as soon as this build has a transport between hosts.
+suite=netns
+nodes=4
+net=10.77.0 # node N is .N; and fd77::N
+self=$(readlink -f "${BASH_SOURCE[0]}")
+top=${top_srcdir:-$(cd "$(dirname "$self")/../.." && pwd)}
+
+skip() {
+    echo "SKIP: $1"
+    exit 77
+}
+
+# ---- outside: what this needs; then again inside ----
+
+space=(unshare --mount --net --uts --pid --fork --kill-child --mount-proc)
+
+outside() {
+    local tool why inner
+    [ "$(id -u)" = 0 ] || skip "network namespaces need root"
+    for tool in ip unshare mount; do
+        command -v $tool >/dev/null || skip "there is no '$tool' here (Debian: iproute2, util-linux, mount)"
+    done
+    why=$("${space[@]}" true 2>&1) || skip "namespaces cannot be made here: $why"
+    folder=$(mktemp -d) || exit 1
+    trap 'rm -rf "$folder"' EXIT
+    trap 'kill -9 "$inner" 2>/dev/null; exit 143' TERM INT HUP
+    why=$("${space[@]}" env PLAIT_NETNS=probe TMPDIR="$folder" bash "$self" 2>&1) ||
+        skip "network namespaces cannot be joined here: $(tail -n 1 <<<"$why")"
+    "${space[@]}" env PLAIT_NETNS=run TMPDIR="$folder" bash "$self" &
+    inner=$!
+    wait $inner
+    exit $?
+}
+
+# ---- the nodes ----
+
+make_node() { # make_node N
+    local in=(ip -n "n$1")
+    ip netns add "n$1" || return
+    "${in[@]}" link set lo up || return
+    if [ "$1" != $nodes ]; then
+        # an interface that is there before the right one, with the same address everywhere, as containers have it;
+        # the last node has neither this nor a default route
+        "${in[@]}" link add a0 type veth peer name a1 && "${in[@]}" address add 192.168.77.1/24 dev a0 &&
+            "${in[@]}" link set a0 up && "${in[@]}" link set a1 up || return
+    fi
+    "${in[@]}" link add eth0 type veth peer name "port$1" && "${in[@]}" link set "port$1" netns $$ &&
+        ip link set "port$1" master bridge0 up && "${in[@]}" address add "$net.$1/24" dev eth0 &&
+        "${in[@]}" address add "fd77::$1/64" dev eth0 nodad && "${in[@]}" link set eth0 up || return
+    [ "$1" = $nodes ] || "${in[@]}" route add default via "$net.254" dev eth0
+}
+
+make_nodes() {
+    local n
+    mkdir -p /run && mount -t tmpfs tmpfs /run && ip link set lo up && ip link add bridge0 type bridge &&
+        ip link set bridge0 up || return
+    for n in $(seq $nodes); do make_node "$n" || return; done
+    {
+        echo "127.0.0.1 localhost"
+        for n in $(seq $nodes); do echo "$net.$n n$n"; done
+    } >"$TMPDIR/hosts" && mount --bind "$TMPDIR/hosts" /etc/hosts
+}
+
+case ${PLAIT_NETNS:-} in
+probe) make_nodes; exit ;;
+run) ;;
+*) outside ;;
+esac
+
+# shellcheck source=../proc/examples_common.sh
+. "$top/test/proc/examples_common.sh"
+need_launcher
+prog=$build/test/cluster/netns_prog
+make_nodes || { echo "[FAIL] $suite::nodes"; exit 1; }
+
+# ON NODE COMMAND ARGUMENT...; and the remote shell of the launchers: AGENT [OPTION...] NODE TEXT...
+cat >"$dir/on" <<'END'
+#!/bin/sh
+node=$1
+shift
+TMPDIR=$TMPDIR/$node
+export TMPDIR
+mkdir -p "$TMPDIR" || exit 1
+exec ip netns exec "$node" unshare --mount --uts sh -c \
+    'hostname "$0" && mount -t tmpfs tmpfs /dev/shm && exec "$@"' "$node" "$@"
+END
+cat >"$dir/agent" <<'END'
+#!/bin/sh
+while [ "${1#-}" != "$1" ]; do shift; done
+node=$1
+shift
+exec "${0%agent}on" "$node" sh -c "$*"
+END
+chmod +x "$dir/on" "$dir/agent"
+
+# ---- launching, from the first node ----
+
+# launch_on NAME KIND N HOSTS COMMAND...: HOSTS as n1:2,n2:2; launch_options go to the launcher
+launch_options=()
+launch_on() {
+    local name=$1 kind=$2 n=$3 hosts=$4 start=()
+    shift 4
+    case $kind in
+    openmpi)
+        start=("$openmpi" --mca plm_rsh_agent "$dir/agent" --mca oob_tcp_if_include $net.0/24 --bind-to none
+               -x PLAIT_JOB_ADDR --host "$hosts") ;;
+    mpich) start=("$mpich" -launcher ssh -launcher-exec "$dir/agent" -iface eth0 -hosts "$hosts") ;;
+    esac
+    [ -n "${PLAIT_JOB_ADDR+set}" ] || local -x PLAIT_JOB_ADDR=
+    run "$name" "$dir/on" n1 "${start[@]}" "${launch_options[@]}" -n "$n" "$@"
+}
+
+protocol() { [ "$1" = openmpi ] && echo pmix || echo pmi1; }
+
+# where NAME: what the ranks tell, in the order of ranks
+where() { grep '^rank ' "$dir/$1.out" | sort -k 2n; }
+
+# job NAME KIND N HOSTS ADDRESSES EXPECTED
+job() {
+    launch_on "$1" "$2" "$3" "$4" "$prog" "$3" "$(protocol "$2")" "$5" || return 1
+    [ "$(where "$1")" = "$6" ] && return
+    echo "expected: $6" >>"$dir/$1.out"
+    return 1
+}
+
+# fails WORDS NAME KIND N HOSTS COMMAND...: a launcher that had to be stopped does not count
+fails() {
+    local words=$1 rc
+    shift
+    launch_on "$@"
+    rc=$?
+    [ $rc -ne 0 ] && [ $rc -ne 124 ] && [ $rc -ne 137 ] && says "$1" "$words"
+}
+
+blocks="rank 0 on n1 at $net.1 is with 0 1
+rank 1 on n1 at $net.1 is with 0 1
+rank 2 on n2 at $net.2 is with 2 3
+rank 3 on n2 at $net.2 is with 2 3
+rank 4 on n3 at $net.3 is with 4 5
+rank 5 on n3 at $net.3 is with 4 5
+rank 6 on n4 at $net.4 is with 6 7
+rank 7 on n4 at $net.4 is with 6 7"
+uneven="rank 0 on n3 at $net.3 is with 0
+rank 1 on n1 at $net.1 is with 1 2 3
+rank 2 on n1 at $net.1 is with 1 2 3
+rank 3 on n1 at $net.1 is with 1 2 3"
+taking_turns="rank 0 on n1 at $net.1 is with 0 2
+rank 1 on n2 at $net.2 is with 1 3
+rank 2 on n1 at $net.1 is with 0 2
+rank 3 on n2 at $net.2 is with 1 3"
+
+one_node="rank 0 on n1 at 127.0.0.1 is with 0 1
+rank 1 on n1 at 127.0.0.1 is with 0 1"
+
+jobs() { # jobs KIND
+    local kind=$1
+    verdict "${kind}_blocks" job "${kind}_blocks" "$kind" 8 n1:2,n2:2,n3:2,n4:2 $net. "$blocks"
+    verdict "${kind}_one_node" job "${kind}_one_node" "$kind" 2 n1:2 127.0.0.1 "$one_node"
+    PLAIT_JOB_ADDR=fd77::/64 verdict "${kind}_ipv6" job "${kind}_ipv6" "$kind" 2 n2:1,n4:1 fd77:: \
+        "rank 0 on n2 at fd77::2 is with 0"$'\n'"rank 1 on n4 at fd77::4 is with 1"
+    PLAIT_JOB_ADDR=lo verdict "${kind}_loopback" \
+        fails "leads to the loopback, 127.0.0.1" "${kind}_loopback" "$kind" 2 n1:1,n2:1 "$prog" 2 "$(protocol "$kind")" x
+}
+
+# A rank in another network namespace than its launcher, which knows nothing of that: not the same host.
+apart() {
+    run apart "$dir/on" n1 "$mpich" -n 1 "$prog" 2 pmi1 $net. apart : \
+        -n 1 ip netns exec n2 unshare --uts sh -c 'hostname n2; exec "$@"' - "$prog" 2 pmi1 $net. apart || return
+    [ "$(where apart)" = "rank 0 on n1 at $net.1 is with 0 1"$'\n'"rank 1 on n2 at $net.2 is with 0 1" ]
+}
+
+no_interface() {
+    PLAIT_JOB_ADDR=a0 fails "rank 1: PLAIT_JOB_ADDR=a0 fits no address of an interface that is up here (lo 127.0.0.1, eth0 $net.4" \
+        no_interface mpich 2 n1:1,n4:1 "$prog" 2 pmi1 192.168.
+}
+
+# ---- the examples, unchanged ----
+
+between_hosts() {
+    python3 -c 'import json, sys
+sys.exit(not any(t["name"] == "ofi" and t["available"] for t in json.load(open(sys.argv[1]))["transports"]))' "$dir/info.out"
+}
+
+
+ring() { # ring KIND
+    launch_on "ring_$1" "$1" 8 n1:2,n2:2,n3:2,n4:2 "$bin/ring" 20 &&
+        says "ring_$1" "8 ranks, 20 rounds: the token has counted 160"
+}
+
+heat() { # heat KIND: the same picture as on one node
+    [ -e "$dir/heat_alone.png" ] || run heat_alone "$bin/heat" -n 72 -s 60 "$dir/heat_alone.png" || return
+    launch_on "heat_$1" "$1" 8 n1:2,n2:2,n3:2,n4:2 "$bin/heat" -n 72 -s 60 "$dir/heat_$1.png" &&
+        says "heat_$1" "8 ranks" && cmp "$dir/heat_$1.png" "$dir/heat_alone.png" >>"$dir/heat_$1.out" 2>&1
+}
+
+insitu() { # insitu KIND: the viewer is on the first node, the simulation on all
+    server "insitu_$1.view" "$dir/on" n1 "$bin/insitu_view" --out "$dir/insitu_$1.frames" "plait://$net.1:0/insitu" || return
+    launch_on "insitu_$1" "$1" 4 n1:1,n2:1,n3:1,n4:1 "$bin/insitu_sim" --cells 50 --steps 24 --back-pressure "$uri" &&
+        server_ends "insitu_$1.view" && says "insitu_$1" "4 ranks, back-pressure" &&
+        says "insitu_$1.view" "24 frames of 50 x 50 cells, 0 dropped"
+}
+
+examples() { # examples KIND
+    local program
+    for program in ring heat insitu; do
+        if [ "$program" != ring ] && ! { [ -x "$bin/heat" ] && [ -x "$bin/insitu_view" ]; }; then
+            echo "[SKIP] $suite::${1}_$program: it is not built (libpng-dev)"
+        else
+            verdict "${1}_$program" $program "$1"
+        fi
+    done
+}
+
+verdict info run info "$build/tools/plait" info --json
+between_hosts && far=yes || far=no
+for kind in openmpi mpich; do
+    [ -n "${!kind}" ] || { echo "[SKIP] $suite::$kind: it is not installed"; continue; }
+    if [ $kind = openmpi ] && ! grep -q '"build": .*with PMIx' "$dir/info.out"; then
+        echo "[SKIP] $suite::openmpi: this build has no PMIx"
+        continue
+    fi
+    jobs $kind
+    if [ $far = yes ]; then
+        examples $kind
+    else
+        echo "[SKIP] $suite::${kind}_examples: this build has no transport between hosts (see plait info)"
+    fi
+done
+if [ -n "$openmpi" ] && grep -q '"build": .*with PMIx' "$dir/info.out"; then
+    launch_options=(--map-by node)
+    verdict openmpi_taking_turns job taking_turns openmpi 4 n1:2,n2:2 $net. "$taking_turns"
+    launch_options=()
+fi
+if [ -n "$mpich" ]; then
+    verdict mpich_uneven job uneven mpich 4 n3:1,n1:3 $net. "$uneven"
+    verdict mpich_apart apart
+    verdict mpich_no_interface no_interface
+fi
+verdict nothing_left clean
+exit $bad

@@ -25,7 +25,8 @@ struct fact {
 /* And once they listen. */
 struct card {
     char uri[PLI_JOB_ADDR_TEXT + 16]; /* "plait://[address]:port" */
-    char name[48];                    /* of the host, for messages; what is longer is cut off */
+    char name[44];                    /* of the host, for messages; what is longer is cut off */
+    int32_t code;                     /* negative: it failed, and there is no URI */
 };
 
 struct plait_job {
@@ -200,27 +201,49 @@ static int listen_here(struct plait_job *job, const struct plait_job_opts *opts)
     return plait_listen(&job->listener, job->ctx, uri, &lo);
 }
 
-static int exchange_cards(struct plait_job *job)
+static void write_card(const struct plait_job *job, int code, struct card *card)
 {
-    struct card mine;
     char name[256] = "";
+
+    memset(card, 0, sizeof *card);
+    card->code = code;
+    if (code == 0)
+        snprintf(card->uri, sizeof card->uri, "%s", plait_listener_uri(job->listener));
+    gethostname(name, sizeof name - 1);
+    snprintf(card->name, sizeof card->name, "%.*s", (int)sizeof card->name - 1, name[0] ? name : "?");
+}
+
+static int read_cards(struct plait_job *job)
+{
+    for (uint32_t i = 0; i < job->boot->size; i++) {
+        struct card *c = &job->cards[i];
+
+        c->uri[sizeof c->uri - 1] = '\0';
+        c->name[sizeof c->name - 1] = '\0';
+        if (c->code < 0)
+            return pli_fail(c->code, "rank %u on %s could not open the job: %s", i, c->name, plait_strerror(c->code));
+    }
+    return 0;
+}
+
+/* code: how this rank has fared until now. One that failed tells the others, which would wait for it. */
+static int exchange_cards(struct plait_job *job, int code)
+{
+    char why[512];
+    struct card mine;
     int rc;
 
-    memset(&mine, 0, sizeof mine);
-    snprintf(mine.uri, sizeof mine.uri, "%s", plait_listener_uri(job->listener));
-    gethostname(name, sizeof name - 1);
-    snprintf(mine.name, sizeof mine.name, "%.*s", (int)sizeof mine.name - 1, name[0] ? name : "?");
+    snprintf(why, sizeof why, "%s", pli_err_text());
+    write_card(job, code, &mine);
     job->cards = calloc(job->boot->size, sizeof *job->cards);
     if (!job->cards)
         return pli_fail(PLAIT_E_NOMEM, "no memory for the addresses of %u ranks", job->boot->size);
     rc = pli_boot_allgather(job->boot, &mine, sizeof mine, job->cards, job->timeout_ms);
-    for (uint32_t i = 0; rc == 0 && i < job->boot->size; i++) {
-        job->cards[i].uri[sizeof mine.uri - 1] = '\0';
-        job->cards[i].name[sizeof mine.name - 1] = '\0';
-    }
     free(job->facts);
     job->facts = NULL;
-    return rc;
+    if (code < 0)
+        return pli_fail(code, "%s", why);
+    return rc < 0 ? rc : read_cards(job);
 }
 
 static void job_free(struct plait_job *job)
@@ -256,12 +279,13 @@ int plait_job_open(struct plait_job **out, struct plait_ctx **ctx, const struct 
     if (rc < 0)
         goto err_boot;
     rc = exchange_facts(job);
-    if (rc == 0 && !job->ctx)
+    if (rc < 0)
+        goto err_current;
+    if (!job->ctx)
         rc = make_ctx(job);
     if (rc == 0)
         rc = listen_here(job, opts);
-    if (rc == 0)
-        rc = exchange_cards(job);
+    rc = exchange_cards(job, rc);
     if (rc < 0)
         goto err_current;
     *out = job;

@@ -176,7 +176,8 @@ apart() {
 
 no_interface() {
     PLAIT_JOB_ADDR=a0 fails "rank 1: PLAIT_JOB_ADDR=a0 fits no address of an interface that is up here (lo 127.0.0.1, eth0 $net.4" \
-        no_interface mpich 2 n1:1,n4:1 "$prog" 2 pmi1 192.168.
+        no_interface mpich 2 n1:1,n4:1 "$prog" 2 pmi1 192.168. &&
+        says no_interface "rank 1 on n4 could not open the job"
 }
 
 # ---- the examples, unchanged ----

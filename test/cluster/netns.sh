@@ -33,7 +33,7 @@ outside() {
         skip "network namespaces cannot be joined here: $(tail -n 1 <<<"$why")"
     "${space[@]}" env PLAIT_NETNS=run TMPDIR="$folder" bash "$self" &
     inner=$!
-    wait $inner
+    wait $inner 2>/dev/null
     exit $?
 }
 
@@ -167,11 +167,13 @@ jobs() { # jobs KIND
         fails "leads to the loopback, 127.0.0.1" "${kind}_loopback" "$kind" 2 n1:1,n2:1 "$prog" 2 "$(protocol "$kind")" x
 }
 
-# A rank in another network namespace than its launcher, which knows nothing of that: not the same host.
-apart() {
-    run apart "$dir/on" n1 "$mpich" -n 1 "$prog" 2 pmi1 $net. apart : \
-        -n 1 ip netns exec n2 unshare --uts sh -c 'hostname n2; exec "$@"' - "$prog" 2 pmi1 $net. apart || return
-    [ "$(where apart)" = "rank 0 on n1 at $net.1 is with 0 1"$'\n'"rank 1 on n2 at $net.2 is with 0 1" ]
+# A rank whose launcher does not know that it cannot share memory with its neighbour.
+apart() { # apart NAME ADDRESS ADDRESS COMMAND...: the first rank at one, the second, started by the command, at the other
+    local name=$1 first=$2 second=$3
+    shift 3
+    run "$name" "$dir/on" n1 "$mpich" -n 1 "$prog" 2 pmi1 "${first%.*}." apart : \
+        -n 1 "$@" sh -c 'hostname n2; exec "$@"' - "$prog" 2 pmi1 "${first%.*}." apart || return
+    [ "$(where "$name")" = "rank 0 on n1 at $first is with 0 1"$'\n'"rank 1 on n2 at $second is with 0 1" ]
 }
 
 no_interface() {
@@ -239,7 +241,13 @@ if [ -n "$openmpi" ] && grep -q '"build": .*with PMIx' "$dir/info.out"; then
 fi
 if [ -n "$mpich" ]; then
     verdict mpich_uneven job uneven mpich 4 n3:1,n1:3 $net. "$uneven"
-    verdict mpich_apart apart
+    verdict mpich_other_network apart other_network $net.1 $net.2 ip netns exec n2 unshare --uts
+    if unshare --user --map-root-user --uts true 2>/dev/null; then
+        verdict mpich_other_user_namespace \
+            apart other_user 127.0.0.1 127.0.0.1 unshare --user --map-root-user --uts
+    else
+        echo "[SKIP] $suite::mpich_other_user_namespace: they cannot be made here"
+    fi
     verdict mpich_no_interface no_interface
 fi
 verdict nothing_left clean

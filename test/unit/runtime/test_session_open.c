@@ -3,6 +3,7 @@
 #ifdef HAVE_CONFIG_H
 #include "config.h"
 #endif
+#include "runtime/conn.h"
 #include "test/unit/runtime/session_util.h"
 
 TestSuite(session_open, .timeout = 120);
@@ -366,6 +367,10 @@ Test(session_open, nobody_there)
     start_open(w, &cli, NULL);
     WAIT(w, cli.closed, 1);
     cr_assert_eq(cli.code, PLAIT_E_NOLISTENER, "%s", cli.text);
+    plait_session_release(cli.s);
+    cr_assert_eq(pli_session_open_rank(&cli.s, w->ctx[0], w->uri, NULL, 5, "node9"), 0);
+    FAILS(plait_session_wait(cli.s, -1), PLAIT_E_NOLISTENER);
+    cr_assert_not_null(strstr(plait_error_text(), "rank 5 on node9, 127.0.0.1:"), "%s", plait_error_text());
     plait_session_release(cli.s);
     snprintf(w->uri, sizeof w->uri, "plait://nobody.invalid:4711/");
     start_open(w, &cli, NULL);

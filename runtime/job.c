@@ -106,8 +106,8 @@ static int exchange_facts(struct plait_job *job)
 
 /* ---- the context: a core that no other rank of the node gets ---- */
 
-/* The ranks of this machine: what a launcher takes for several nodes may be containers on the same cores. Those with the same
- * CPUs as this one share them out among themselves. */
+/* The ranks of this machine: what a launcher takes for several nodes may be containers on the same cores.
+ * Those with the same CPUs as this one share them out among themselves. */
 static void count_sharers(const struct plait_job *job, struct pli_place_opts *po)
 {
     const struct fact *mine = &job->facts[job->boot->rank];
@@ -183,7 +183,9 @@ static int choose_address(const struct plait_job *job, char host[PLI_JOB_ADDR_TE
         return 0;
     if (rc == 0 && !one_network && is_loopback(host))
         rc = pli_fail(PLAIT_E_INVAL,
-                      PLI_JOB_ADDR_ENV " leads to the loopback, %s, and the job has ranks that are not in this network namespace", host);
+                      PLI_JOB_ADDR_ENV " leads to the loopback, %s, and the job has ranks that are not in this "
+                                       "network namespace",
+                      host);
     return rc < 0 ? pli_fail_prefix(rc, "rank %u", job->boot->rank) : 0;
 }
 
@@ -221,7 +223,8 @@ static int read_cards(struct plait_job *job)
         c->uri[sizeof c->uri - 1] = '\0';
         c->name[sizeof c->name - 1] = '\0';
         if (c->code < 0)
-            return pli_fail(c->code, "rank %u on %s could not open the job: %s", i, c->name, plait_strerror(c->code));
+            return pli_fail(c->code, "rank %u on %s could not open the job: %s", i, c->name,
+                            plait_strerror(c->code));
     }
     return 0;
 }

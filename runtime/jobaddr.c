@@ -14,7 +14,7 @@
 #include "plait/status.h"
 #include "util/err.h"
 
-#define ROUTES_MAX (256 * 1024) /* bytes of a table of routes that are looked at; a default route comes first */
+#define ROUTES_MAX (256 * 1024) /* bytes of a table that are looked at */
 #define RTF_UP_BIT 0x1u
 
 /* ---- routes ---- */
@@ -25,7 +25,8 @@ static const char *next_line(const char *p)
     return p ? p + 1 : NULL;
 }
 
-/* "eth0 00000000 010200C0 0003 0 0 100 00000000 ...": interface, destination, gateway, flags, ..., metric, mask */
+/* "eth0 00000000 010200C0 0003 0 0 100 00000000 ...": interface, destination, gateway, flags, -, -, metric,
+ * mask */
 static void parse_v4(char best[IFNAMSIZ], const char *text)
 {
     unsigned long lowest = 0;
@@ -96,8 +97,8 @@ static int parse_bits(const char *text, unsigned max, unsigned *bits)
 static int fail_want(const char *text)
 {
     return pli_fail(PLAIT_E_INVAL,
-                    PLI_JOB_ADDR_ENV "=%.80s is neither an interface (ib0) nor a network (10.1.0.0/16, fd00::/8) "
-                                     "nor an address of this machine",
+                    PLI_JOB_ADDR_ENV "=%.80s is neither an interface (ib0) nor a network (10.1.0.0/16, "
+                                     "fd00::/8) nor an address of this machine",
                     text);
 }
 
@@ -136,7 +137,9 @@ static bool same_bits(const uint8_t *a, const uint8_t *b, unsigned bits)
 
 static bool is_wanted(const struct pli_job_if *i, const struct want *w)
 {
-    return w->name ? strcmp(i->name, w->name) == 0 : i->family == w->family && same_bits(i->addr, w->addr, w->bits);
+    if (w->name)
+        return strcmp(i->name, w->name) == 0;
+    return i->family == w->family && same_bits(i->addr, w->addr, w->bits);
 }
 
 /* ---- choosing ---- */
@@ -181,12 +184,12 @@ static int fail_none(const struct pli_job_if *ifs, unsigned n, const char *want)
     list_addresses(text, sizeof text, ifs, n);
     if (want)
         return pli_fail(PLAIT_E_UNREACHABLE,
-                        PLI_JOB_ADDR_ENV "=%.80s fits no address of an interface that is up here (%s); for all nodes "
-                                         "the same value serves if it names an interface or a network",
+                        PLI_JOB_ADDR_ENV "=%.80s fits no address of an interface that is up here (%s); for all "
+                                         "nodes the same value serves if it names an interface or a network",
                         want, text);
     return pli_fail(PLAIT_E_UNREACHABLE,
-                    "the job has ranks on other nodes, and no interface here is up with an address that they could "
-                    "reach (there is: %s); name one with " PLI_JOB_ADDR_ENV,
+                    "the job has ranks on other nodes, and no interface here is up with an address that they "
+                    "could reach (there is: %s); name one with " PLI_JOB_ADDR_ENV,
                     text);
 }
 

@@ -37,8 +37,8 @@ void pli_job_routes_parse(struct pli_job_routes *routes, const char *v4, const c
 int pli_job_addr_choose(char host[PLI_JOB_ADDR_TEXT], const struct pli_job_if *ifs, unsigned n,
                         const struct pli_job_routes *routes, const char *want);
 
-/* The same with this network namespace's interfaces and routes, and want from PLAIT_JOB_ADDR. host stays as it
- * is on an error. Any thread; reads files. Also PLAIT_E_NOMEM, PLAIT_E_SYSTEM, PLAIT_E_NOFILE. */
+/* The same with this network namespace's interfaces and routes, and want from PLAIT_JOB_ADDR. host stays as
+ * it is on an error. Any thread; reads files. Also PLAIT_E_NOMEM, PLAIT_E_SYSTEM, PLAIT_E_NOFILE. */
 int pli_job_addr(char host[PLI_JOB_ADDR_TEXT]);
 /* Has the user set PLAIT_JOB_ADDR? */
 bool pli_job_addr_is_set(void);

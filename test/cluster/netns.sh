@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Jobs on four nodes, which are network namespaces joined by a bridge, each with its own host name, /dev/shm and
-# /tmp for its launcher. All of it is inside further namespaces of this script's own, so names and networks clash
-# with nobody's, and everything ends with the script, however it ends. Needs root.
+# Jobs on four nodes, which are network namespaces joined by a bridge, each with its own host name, /dev/shm
+# and folder for temporary files. All of it is inside further namespaces of this script's own, so that names
+# and networks clash with nobody's, and everything ends with the script, however that ends. Needs root.
 # The examples run, too, as soon as this build has a transport between hosts.
 suite=netns
 nodes=4

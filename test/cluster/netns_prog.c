@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One rank of a job on several nodes, for netns.sh: netns_prog SIZE LAUNCHER ADDRESSES [apart].
- * It checks what plait_job_* tell, connects to every rank, and says where it is: "rank 2 on n2 at 10.77.0.2 is with 2 3".
- * ADDRESSES: what the address of every rank begins with. A node has the name of its host; apart: the launcher takes
- * all ranks for neighbours, and only the names tell who is on the same host. */
+ * It checks what plait_job_* tell, connects to every rank, and says where it is: "rank 2 on n2 at 10.77.0.2 is
+ * with 2 3". ADDRESSES: what the address of every rank begins with. Ranks share a node if their host names are
+ * the same; apart: the launcher takes all for neighbours, and only the names tell who shares memory. */
 #include <plait/plait.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,8 @@ static struct host hosts[RANKS_MAX];
 static void ok(int condition, const char *what)
 {
     if (!condition) {
-        fprintf(stderr, "netns_prog: rank %d: wrong: %s (last error: %s)\n", own_rank, what, plait_error_text());
+        fprintf(stderr, "netns_prog: rank %d: wrong: %s (last error: %s)\n", own_rank, what,
+                plait_error_text());
         exit(1);
     }
 }
@@ -105,10 +106,11 @@ static void check_nodes(struct plait_job *job, int size, int apart)
 static void check_call(struct plait_session *s, int rank, const char *transport)
 {
     struct plait_conn_info info = { .size = sizeof info };
+    struct plait_conn *c = plait_session_conn(s, 0);
     struct plait_msg *reply;
 
-    ok(plait_conn_get_info(plait_session_conn(s, 0), &info) == 0 && !strcmp(info.transport, transport), "the transport");
-    ok(plait_call(plait_session_conn(s, 0), &own_rank, sizeof own_rank, &reply, -1) == 0, "plait_call");
+    ok(plait_conn_get_info(c, &info) == 0 && strcmp(info.transport, transport) == 0, "the transport");
+    ok(plait_call(c, &own_rank, sizeof own_rank, &reply, -1) == 0, "plait_call");
     ok(*(const int *)reply->data == rank * 1000 + own_rank, "the right rank has answered");
     plait_msg_release(reply);
 }
@@ -152,7 +154,7 @@ static void check_connect(struct plait_job *job, struct rank *r, int size, const
     for (int i = 0; i < size; i++)
         if (far || is_near(i))
             ok(plait_session_close(s[i]) == 0, "plait_session_close");
-    while (r->closed < size + reachable) /* the own ones, also those that failed, and those of others to this one */
+    while (r->closed < size + reachable) /* the own ones, failed or not, and those of others to this one */
         ok(plait_ctx_run(r->ctx, -1) >= 0, "plait_ctx_run");
     ok(r->accepted == reachable, "who could, has connected to this one");
     for (int i = 0; i < size; i++)
@@ -180,7 +182,8 @@ static void own_address(struct plait_job *job, struct rank *r, char *addr, size_
 
     opts.session_ops = &ops;
     opts.arg = r;
-    ok(plait_job_connect(job, own_rank, &opts, &s) == 0 && plait_session_wait(s, -1) == 0, "a session to itself");
+    ok(plait_job_connect(job, own_rank, &opts, &s) == 0, "a session to itself");
+    ok(plait_session_wait(s, -1) == 0, "and it opens");
     get_address(plait_session_uri(s), addr, len);
     ok(plait_session_close(s) == 0, "plait_session_close");
     while (r->closed < 2)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define RANKS_MAX 64
+#define PATIENCE_MS 60000 /* the ranks of all nodes share the cores of one machine, which may have other work */
 
 struct rank {
     struct plait_ctx *ctx;
@@ -137,6 +138,7 @@ static void check_connect(struct plait_job *job, struct rank *r, int size, const
 
     opts.session_ops = &ops;
     opts.arg = r;
+    opts.open_timeout_ms = PATIENCE_MS;
     for (int i = 0; i < size; i++) {
         ok(plait_job_connect(job, i, &opts, &s[i]) == 0, "plait_job_connect");
         get_address(plait_session_uri(s[i]), addr, sizeof addr);
@@ -182,6 +184,7 @@ static void own_address(struct plait_job *job, struct rank *r, char *addr, size_
 
     opts.session_ops = &ops;
     opts.arg = r;
+    opts.open_timeout_ms = PATIENCE_MS;
     ok(plait_job_connect(job, own_rank, &opts, &s) == 0, "a session to itself");
     ok(plait_session_wait(s, -1) == 0, "and it opens");
     get_address(plait_session_uri(s), addr, len);

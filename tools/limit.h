@@ -133,4 +133,59 @@ struct limit_wake {
 /* Runs each kind for `iters` round trips (at least 10). */
 int limit_wake_run(struct limit_pair *p, unsigned iters, struct limit_wake *out);
 
+/* ---- between nodes, measured inside this one ---- */
+
+/* Raw TCP over loopback, TCP_NODELAY, both ends polling their socket without sleep (MSG_DONTWAIT); sizes 1 to
+ * LIMIT_BW_MAX_SIZE. */
+
+/* Half a round trip of `size` bytes, at least 25 times; sleeps: both ends block in recv() instead. */
+int limit_tcp_lat(struct limit_pair *p, size_t size, unsigned iters, bool sleeps, double *half_rtt_ns);
+/* Messages a second one way, each sent with one call of send(); their bounds are not looked for, as it is a stream. */
+int limit_tcp_stream(struct limit_pair *p, size_t size, unsigned long messages, double *per_s);
+/* Both ways at once, so many messages each way; the sum. */
+int limit_tcp_duplex(struct limit_pair *p, size_t size, unsigned long messages, double *per_s);
+
+/* A bare libfabric program on the provider that PLAIT_PROVIDER names ("tcp" if unset): FI_EP_MSG where it has that,
+ * FI_EP_RDM otherwise and for layered ones ("tcp;ofi_rxm"). libfabric is loaded at the first use, at run time. */
+
+/* NULL if it can be used here, otherwise a sentence that says why not. */
+const char *limit_fabric_missing(void);
+/* "tcp, FI_EP_MSG, libfabric 1.17"; only if it is not missing. */
+const char *limit_fabric_name(void);
+
+/* Half round trips. */
+enum {
+    LIMIT_FABRIC_SEND,     /* sends (injected where that is possible), each reported by the receiver's queue */
+    LIMIT_FABRIC_QUIET,    /* ... received without a report: the receiver looks at its next buffer */
+    LIMIT_FABRIC_WRITE,    /* written into the peer's memory, which the receiver looks at */
+    LIMIT_FABRIC_FORMS
+};
+
+struct limit_fabric_lat {
+    double half_rtt_ns;    /* the limit: best of the forms */
+    int best;
+    double form[LIMIT_FABRIC_FORMS];
+};
+
+/* Runs each form for `iters` round trips (at least 25). A form that the provider lacks is NAN. */
+int limit_fabric_lat(struct limit_pair *p, size_t size, unsigned iters, struct limit_fabric_lat *out);
+const char *limit_fabric_lat_name(int form);
+
+/* Messages a second one way. */
+enum {
+    LIMIT_FABRIC_STREAM,   /* sends into posted receives */
+    LIMIT_FABRIC_READ,     /* the receiver reads them out of the sender's memory */
+    LIMIT_FABRIC_STREAMS
+};
+
+struct limit_fabric_stream {
+    double per_s;          /* the limit: best of the forms */
+    int best;
+    double form[LIMIT_FABRIC_STREAMS];
+};
+
+/* Runs each form for so many messages. */
+int limit_fabric_stream(struct limit_pair *p, size_t size, unsigned long messages, struct limit_fabric_stream *out);
+const char *limit_fabric_stream_name(int form);
+
 #endif

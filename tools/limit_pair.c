@@ -78,6 +78,8 @@ int limit_wait_slow(struct limit_pair *p)
 {
     struct pollfd pfd = {.fd = p->sock, .events = POLLIN};
 
+    if (limit_load(&p->shm->given_up) == p->token)
+        return -1;
     sched_yield();
     if (++p->slow % 256)
         return 0;
@@ -90,6 +92,21 @@ int limit_wait_slow(struct limit_pair *p)
     if (poll(&pfd, 1, 0) > 0)
         p->dead = true;
     return p->dead ? -1 : 0;
+}
+
+void limit_give_up(struct limit_pair *p)
+{
+    if (p->is_peer)
+        snprintf(p->shm->why, sizeof(p->shm->why), "%s", limit_error());
+    limit_store(&p->shm->given_up, p->token);
+}
+
+int limit_given_up(struct limit_pair *p)
+{
+    if (limit_load(&p->shm->given_up) != p->token)
+        return PLAIT_E_PEERDIED; /* limit_end() puts it in words */
+    p->shm->why[sizeof(p->shm->why) - 1] = '\0';
+    return limit_fail(PLAIT_E_SYSTEM, "%s", p->shm->why);
 }
 
 int limit_buffers(struct limit_pair *p, size_t len, int count)
@@ -130,6 +147,8 @@ static void obey(struct limit_pair *p, const struct limit_cmd *cmd)
 {
     int err = 0;
 
+    p->token = cmd->token;
+    limit_fabric_tidy();
     if (pin_to(cmd->cpu))
         err = errno;
     if (!err && (cmd->op == LIMIT_OP_BW || cmd->op == LIMIT_OP_DUPLEX))
@@ -156,6 +175,12 @@ static void obey(struct limit_pair *p, const struct limit_cmd *cmd)
         break;
     case LIMIT_OP_FUTEX:
         limit_futex_peer(p, cmd);
+        break;
+    case LIMIT_OP_TCP:
+        limit_tcp_peer(p, cmd);
+        break;
+    case LIMIT_OP_FABRIC:
+        limit_fabric_peer(p, cmd);
         break;
     }
 }
@@ -325,7 +350,7 @@ int limit_pair_open(struct limit_pair **out, int cpu_a, int cpu_b)
     *out = NULL;
     if (!p)
         return limit_fail(PLAIT_E_NOMEM, "no memory to measure the machine's limits");
-    p->sock = p->event_a = p->event_b = -1;
+    p->sock = p->event_a = p->event_b = p->tcp = -1;
     p->peer = -1;
     rc = choose_cpus(p, cpu_a, cpu_b);
     if (rc)
@@ -361,6 +386,8 @@ void limit_pair_close(struct limit_pair *p)
         while (waitpid(p->peer, NULL, 0) < 0 && errno == EINTR)
             ;
     }
+    if (p->tcp >= 0)
+        close(p->tcp);
     if (p->event_a >= 0)
         close(p->event_a);
     if (p->event_b >= 0)

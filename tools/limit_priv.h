@@ -10,7 +10,8 @@
 #define LIMIT_RING_BYTES (2u << 20)
 #define LIMIT_PARTS 5 /* a figure is the median of so many parts, so that one interruption does not count */
 
-enum limit_op { LIMIT_OP_LAT, LIMIT_OP_RATE, LIMIT_OP_BW, LIMIT_OP_DUPLEX, LIMIT_OP_EVENTFD, LIMIT_OP_FUTEX };
+enum limit_op { LIMIT_OP_LAT, LIMIT_OP_RATE, LIMIT_OP_BW, LIMIT_OP_DUPLEX, LIMIT_OP_EVENTFD, LIMIT_OP_FUTEX,
+                LIMIT_OP_TCP, LIMIT_OP_FABRIC };
 
 /* One order to the peer, a packet on the socket. */
 struct limit_cmd {
@@ -35,6 +36,8 @@ struct limit_shm {
     _Alignas(128) uint32_t futex_a;
     _Alignas(128) uint32_t futex_b;
     _Alignas(128) int32_t failed;    /* peer: errno of what kept it from getting ready */
+    _Alignas(128) uint64_t given_up; /* token of the order that one end has given up */
+    char why[256];                   /* peer: why it has */
     _Alignas(4096) unsigned char ring[LIMIT_RING_BYTES];
     _Alignas(4096) unsigned char ring_back[LIMIT_RING_BYTES];
 };
@@ -49,7 +52,8 @@ struct limit_pair {
     int event_a, event_b; /* eventfds: a wakes the peer, b the caller */
     int cpu_a, cpu_b;
     pid_t parent, peer;
-    uint64_t token;
+    uint64_t token;       /* of the order that runs */
+    int tcp;              /* limit_tcp.c: the connection, -1: none yet */
     unsigned char *buf[2]; /* private memory: caller's source and target, peer's target and source */
     size_t buf_len;
     unsigned char saved_mask[1024 / 8]; /* the caller's affinity between limit_begin() and limit_end() */
@@ -70,6 +74,11 @@ int limit_end(struct limit_pair *p, int rc);
  * other end lives. 0, or -1 when it does not (p->dead is set). */
 int limit_wait_slow(struct limit_pair *p) __attribute__((cold, noinline));
 
+/* Tells the other end that this order cannot go on, with the sentence of the last failure: its waits end with -1. */
+void limit_give_up(struct limit_pair *p) __attribute__((cold));
+/* The caller's, after a wait ended with -1 (and before limit_end()): the sentence of a peer that lives, if it gave up. */
+int limit_given_up(struct limit_pair *p) __attribute__((cold));
+
 /* Grows the private buffers to len bytes, touched. 0 or an errno. */
 int limit_buffers(struct limit_pair *p, size_t len, int count);
 
@@ -80,6 +89,12 @@ void limit_bw_peer(struct limit_pair *p, const struct limit_cmd *cmd);
 void limit_duplex_peer(struct limit_pair *p, const struct limit_cmd *cmd);
 void limit_eventfd_peer(struct limit_pair *p, const struct limit_cmd *cmd);
 void limit_futex_peer(struct limit_pair *p, const struct limit_cmd *cmd);
+void limit_tcp_peer(struct limit_pair *p, const struct limit_cmd *cmd);
+void limit_fabric_peer(struct limit_pair *p, const struct limit_cmd *cmd);
+void limit_fabric_tidy(void); /* before the next order of any kind */
+
+/* Batches of ping-pongs and their median: the mean of a long run would contain the machine's interruptions. */
+#define LIMIT_BATCHES 25u
 
 uint64_t limit_now_ns(void);
 double limit_median(double *v, unsigned n); /* sorts v */

@@ -74,6 +74,19 @@ static struct json_object *beside_json(const struct figure *f)
     return o;
 }
 
+static void add_wire(struct json_object *o, const struct figure *f, int digits)
+{
+    if (f->test == PERF_BW)
+        json_object_object_add(o, "raw", figure_number(f->raw, digits));
+    json_object_object_add(o, "fabric", figure_number(f->fabric, digits));
+}
+
+static void add_copies(struct json_object *o, const struct figure *f, int digits)
+{
+    json_object_object_add(o, "memcpy", figure_number(f->memcpy_limit, digits));
+    json_object_object_add(o, "pipelined", figure_number(f->pipelined_limit, digits));
+}
+
 struct json_object *figure_json(const struct figure *f)
 {
     struct json_object *o = json_object_new_object(), *cpus = json_object_new_array();
@@ -86,13 +99,15 @@ struct json_object *figure_json(const struct figure *f)
     json_object_object_add(o, tests[f->test].field,
                            is_time(f->test) ? figure_stats(&f->half_rtt, 1) : figure_number(f->value, 0));
     json_object_object_add(o, "limit", figure_number(f->limit, digits));
-    if (f->test == PERF_LAT)
+    if (f->wire)
+        add_wire(o, f, digits);
+    else if (f->test == PERF_LAT)
         json_object_object_add(o, "physical", figure_number(f->physical, digits));
-    if (f->test == PERF_BW) {
-        json_object_object_add(o, "memcpy", figure_number(f->memcpy_limit, digits));
-        json_object_object_add(o, "pipelined", figure_number(f->pipelined_limit, digits));
-    }
+    else if (f->test == PERF_BW)
+        add_copies(o, f, digits);
     json_object_object_add(o, "ratio", figure_number(f->ratio, FIGURE_RATIO));
+    if (f->wire)
+        json_object_object_add(o, "fabric_ratio", figure_number(f->fabric_ratio, FIGURE_RATIO));
     if (f->take)
         json_object_object_add(o, "take", json_object_new_string(f->take));
     if (f->test == PERF_LAT)
@@ -160,12 +175,22 @@ void figure_print_head(const struct figure *f)
            tests[f->test].what, manner(f), unit, f->transport, f->cpu_a, f->cpu_b, f->rounds);
     if (is_time(f->test))
         printf("%9s %9s %9s %9s %9s %9s %9s %9s %7s\n", "size", "min", "p50", "p90", "p99", "max", "limit",
-               f->test == PERF_LAT ? "physical" : "", "ratio");
+               f->wire ? "fabric" : f->test == PERF_LAT ? "physical" : "", "ratio");
+    else if (f->wire)
+        printf("%9s %9s %9s %9s %9s %7s\n", "size", "window", unit, "limit", "fabric", "ratio");
     else if (f->test == PERF_BW)
         printf("%9s %9s %9s %9s %9s %9s %7s\n", "size", "window", unit, "limit", "memcpy", "pipelined",
                "ratio");
     else
         printf("%9s %9s %9s %9s %7s\n", "size", "window", unit, "limit", "ratio");
+}
+
+static void print_fabric(const struct figure *f, int digits)
+{
+    if (f->fabric > 0)
+        printf(" %9.*f", digits, tests[f->test].scale * f->fabric);
+    else
+        printf(" %9s", "-");
 }
 
 void figure_print_row(const struct figure *f)
@@ -183,13 +208,17 @@ void figure_print_row(const struct figure *f)
 
         printf(" %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f", k * s->min, k * s->p50, k * s->p90, k * s->p99,
                k * s->max, k * f->limit);
-        if (f->test == PERF_LAT)
+        if (f->wire)
+            print_fabric(f, 1);
+        else if (f->test == PERF_LAT)
             printf(" %9.1f", f->physical);
         else
             printf(" %9s", "");
     } else {
         printf(" %9u %9.2f %9.2f", f->window, k * f->value, k * f->limit);
-        if (f->test == PERF_BW)
+        if (f->wire)
+            print_fabric(f, 2);
+        else if (f->test == PERF_BW)
             printf(" %9.2f %9.2f", k * f->memcpy_limit, k * f->pipelined_limit);
     }
     printf(" %7.2f\n", f->ratio);

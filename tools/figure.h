@@ -38,6 +38,9 @@ struct figure {
     double physical;      /* lat */
     struct figure_beside beside;
     double memcpy_limit, pipelined_limit; /* bw */
+    bool wire;            /* between nodes: instead of physical, memcpy and pipelined there are */
+    double raw;           /* bw: a raw TCP stream */
+    double fabric, fabric_ratio; /* bare libfabric, and the figure's ratio to it; NAN: none */
 };
 
 const char *perf_test_name(enum perf_test t);

@@ -207,6 +207,7 @@ struct perf_round {
 
 struct perf_limits {
     double value, physical, memcpy, pipelined;
+    double raw, fabric; /* over the fabric: raw TCP, bare libfabric (NAN: none) */
 };
 
 struct perf_kind {
@@ -261,5 +262,10 @@ int perf_run(const struct perf_opts *o);
 
 /* `perf limit`: as above. */
 int perf_run_limit(const struct perf_opts *o, struct limit_pair *pair);
+int perf_run_fabric_limit(const struct perf_opts *o, struct limit_pair *pair); /* with --transport ofi */
+
+/* The limit of a test over the fabric, as struct perf_kind's limit. */
+int perf_fabric_limit(const struct perf_kind *kind, struct limit_pair *pair, size_t size, unsigned window,
+                      unsigned long n, struct perf_limits *out);
 
 #endif

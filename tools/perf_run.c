@@ -73,9 +73,18 @@ static int failed(struct run *r)
     return cli_error("%s%s", perf_peer_death(&r->peer), r->c.why[0] ? r->c.why : "the measurement failed");
 }
 
+/* Over the fabric, or anything else that leaves the node. */
+static bool on_wire(const struct run *r)
+{
+    return r->c.transport[0] && strcmp(r->c.transport, "shm") != 0;
+}
+
 static int measure_limit(struct run *r, unsigned i)
 {
-    if (r->kind->limit(r->pair, r->c.size, r->c.window, r->iterations, &r->limit[i]) < 0)
+    int rc = on_wire(r) ? perf_fabric_limit(r->kind, r->pair, r->c.size, r->c.window, r->iterations, &r->limit[i])
+                        : r->kind->limit(r->pair, r->c.size, r->c.window, r->iterations, &r->limit[i]);
+
+    if (rc < 0)
         return cli_error("%s", limit_error());
     return CLI_OK;
 }
@@ -144,6 +153,24 @@ static double median_limit(struct run *r, size_t offset)
     return stats_median(v, r->o->rounds + 1);
 }
 
+/* Bare libfabric. */
+static void fill_wire(struct run *r, struct figure *f)
+{
+    double ratio[PERF_ROUNDS_MAX];
+    unsigned n = (unsigned)r->o->rounds;
+
+    f->wire = on_wire(r);
+    if (!f->wire)
+        return;
+    for (unsigned i = 0; i < n; i++)
+        ratio[i] = r->round[i].value / ((r->limit[i].fabric + r->limit[i + 1].fabric) / 2);
+    f->raw = median_limit(r, offsetof(struct perf_limits, raw));
+    f->fabric = median_limit(r, offsetof(struct perf_limits, fabric));
+    f->fabric_ratio = stats_median(ratio, n);
+    if (!f->note)
+        f->note = limit_fabric_missing();
+}
+
 static void tell(struct run *r)
 {
     double value[PERF_ROUNDS_MAX], ratio[PERF_ROUNDS_MAX];
@@ -167,6 +194,7 @@ static void tell(struct run *r)
     f.ratio = stats_median(ratio, n);
     fill_times(r, offsetof(struct perf_round, half_rtt), &f.half_rtt);
     fill_beside(r, &f);
+    fill_wire(r, &f);
     cli_progress(NULL);
     if (r->o->json) {
         figure_print_json(figure_json(&f));
@@ -372,7 +400,7 @@ int perf_run(const struct perf_opts *o)
     if (limit_pair_note(r->pair))
         cli_note("%s; plait's figures mean as little", limit_pair_note(r->pair));
     if (o->tests & 1u << PERF_LIMIT)
-        status = perf_run_limit(o, r->pair);
+        status = strcmp(o->transport, "ofi") == 0 ? perf_run_fabric_limit(o, r->pair) : perf_run_limit(o, r->pair);
     if (status == CLI_OK && o->tests & ~(1u << PERF_LIMIT))
         status = measure_tests(r, cpus);
     limit_pair_close(r->pair);

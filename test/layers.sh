@@ -15,7 +15,8 @@ trap 'rm -rf "$tmp"' EXIT
 owners_of() {
     case $1 in
     hwloc.h|hwloc/*|numa.h|numaif.h) echo topo test/unit/topo ;;
-    rdma/*|infiniband/*) echo fabric test ;;
+    rdma/*) echo fabric test tools/limit_fabric ;; # the limit is a program of libfabric's own API
+    infiniband/*) echo fabric test ;;
     pmix.h|pmix_*) echo runtime test ;;
     json.h|json-c/*|json_*) echo tools test ;;
     png.h) echo examples ;;
@@ -70,7 +71,7 @@ check_include() {
     local root=$1 file=$2 room=$3 line=$4 mark=$5 name=$6 owner target
     for owner in $(owners_of "$name"); do
         [ "$owner" = any ] && break
-        case $file in "$owner"/*) break ;; esac
+        case $file in "$owner"/*|"$owner"*.[ch]) break ;; esac
         owner=
     done
     if [ -z "$owner" ]; then
@@ -127,6 +128,7 @@ good_tree() {
     printf '%s\n' '#include "runtime/transport.h"' '#include <rdma/fabric.h>' >fabric/ofi.c
     printf '%s\n' '#include <plait/plait.h>' '#include "table.h"' '#include <json-c/json.h>' >tools/main.c
     echo '#include <stdio.h>' >tools/table.h
+    echo '#include <rdma/fi_rma.h>' >tools/limit_fabric.c
     printf '%s\n' '#include <plait/plait.h>' '#include <png.h>' >examples/heat.c
     printf '%s\n' '#include "shm/ring.h"' '#include <criterion/criterion.h>' >test/unit/shm/test_ring.c
 }
@@ -167,6 +169,8 @@ must_fail fabric/ofi.c '#include "shm/ring.h"'
 must_fail fabric/ofi.c '#include "runtime/core.h"'
 must_fail tools/main.c '#include "util/list.h"'
 must_fail tools/table.h '#include <hwloc.h>'
+must_fail tools/main.c '#include <rdma/fabric.h>'
+must_fail tools/limit_fabric.c '#include <infiniband/verbs.h>'
 must_fail examples/heat.c '#include "topo/topo.h"'
 must_fail examples/heat.c '#include <mpi.h>'
 must_fail test/unit/shm/test_ring.c '#include <hwloc.h>'

@@ -63,6 +63,7 @@ static int post(struct fabric *f, int form, unsigned slot)
             return bad;
     }
     f->sent += !f->inject;
+    f->turns += f->inject;
     return 0;
 }
 
@@ -104,6 +105,7 @@ static int pong(struct fabric *f, int form, uint64_t i)
     }
     while (*last != mark(i) && rc == 0)
         rc = fabric_idle(f);
+    f->turns++;
     if (rc == 0 && form == LIMIT_FABRIC_QUIET) {
         *last = 0;
         rc = fabric_post(f, slot);
@@ -250,10 +252,7 @@ static int end(struct limit_pair *p, struct fabric *f, int rc)
         return rc;
     while (rc == 0 && !limit_load(&p->shm->tail_back))
         rc = fabric_idle(f); /* what the peer has to finish may need us */
-    if (rc == -1)
-        rc = limit_given_up(p);
-    else if (rc)
-        limit_give_up(p);
+    rc = limit_ended(p, rc);
     fabric_close(f);
     return rc;
 }

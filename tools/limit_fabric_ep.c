@@ -18,7 +18,7 @@
 #include <sys/mman.h>
 #include "limit_fabric_priv.h"
 
-#define SETUP_NS 10000000000u
+#define STILL_NS 20000000000u /* a connection that takes longer, or an operation, is given up */
 #define API FI_VERSION(1, 11)
 #define KEY(p) ((p)->is_peer ? 2 : 1)
 
@@ -169,17 +169,30 @@ const char *limit_fabric_name(void)
 
 /* ---- waiting ---- */
 
+int fabric_slow(struct fabric *f)
+{
+    const struct limit_shm *m = f->p->shm;
+    uint64_t moved = f->received + f->done + f->turns + limit_load(&m->line_a) + limit_load(&m->line_b);
+    uint64_t now = limit_now_ns();
+
+    f->left = f->p->spins;
+    if (limit_wait_slow(f->p))
+        return -1;
+    if (moved != f->moved || !f->deadline)
+        f->deadline = now + STILL_NS;
+    f->moved = moved;
+    if (now > f->deadline)
+        return limit_fail(PLAIT_E_TIMEDOUT, "measuring bare libfabric (%s): nothing has moved for %u s%s", lib.name,
+                          (unsigned)(STILL_NS / 1000000000u), moved ? "" : "; there may be no connection");
+    return 0;
+}
+
+/* While there may be no queue yet. */
 static int idle(struct fabric *f)
 {
-    if (--f->left == 0) {
-        f->left = f->p->spins;
-        if (limit_wait_slow(f->p))
-            return -1;
-        if (f->deadline && limit_now_ns() > f->deadline)
-            return limit_fail(PLAIT_E_TIMEDOUT, "measuring bare libfabric (%s): no connection within %u s", lib.name,
-                              (unsigned)(SETUP_NS / 1000000000u));
-    }
-    return f->cq ? fabric_poll(f) : 0;
+    if (f->cq)
+        return fabric_idle(f);
+    return --f->left ? 0 : fabric_slow(f);
 }
 
 int fabric_meet(struct fabric *f, uint64_t phase)
@@ -401,7 +414,6 @@ int fabric_open(struct fabric *f, struct limit_pair *p, size_t size, unsigned de
     f->stride = (size + 63) / 64 * 64;
     f->depth = depth;
     f->quiet = quiet;
-    f->deadline = limit_now_ns() + SETUP_NS;
     if (load())
         return limit_fail(PLAIT_E_UNSUPPORTED, "%s", lib.why);
     f->rdm = lib.rdm;
@@ -416,7 +428,6 @@ int fabric_open(struct fabric *f, struct limit_pair *p, size_t size, unsigned de
         rc = fabric_meet(f, 2); /* both have posted, and told of their memory */
     f->raddr = theirs->mem;
     f->rkey = theirs->key;
-    f->deadline = 0;
     return rc;
 }
 

@@ -38,10 +38,12 @@ struct fabric {
     uint64_t raddr, rkey; /* the peer's */
     struct fi_context2 rx[FABRIC_DEPTH_MAX], tx; /* what an operation is known by */
 
-    unsigned left;        /* looks until limit_wait_slow() */
-    uint64_t deadline;    /* of setting up, ns; 0: none */
+    unsigned left;        /* looks until fabric_slow() */
+    uint64_t deadline;    /* ns: something must have moved by then, */
+    uint64_t moved;       /* which shows in a sum of counters other than this one */
     uint64_t received;    /* reported messages */
     uint64_t sent, done;  /* operations that are reported, and were */
+    uint64_t turns;       /* operations and messages that are not */
 };
 
 /* Opens this end; the other does the same. quiet: receives are not reported. 0, -1 when the other end gave up or
@@ -66,13 +68,17 @@ static inline unsigned char *fabric_slot(struct fabric *f, unsigned k)
     return f->mem + f->stride * (k + 1);
 }
 
+/* After many looks: 0, -1 as limit_wait_slow(), or a negative code with its sentence when nothing moves any more. */
+int fabric_slow(struct fabric *f) __attribute__((cold));
+
 /* fabric_poll() for a loop that waits. */
 static inline int fabric_idle(struct fabric *f)
 {
     if (__builtin_expect(--f->left == 0, 0)) {
-        f->left = f->p->spins;
-        if (limit_wait_slow(f->p))
-            return -1;
+        int rc = fabric_slow(f);
+
+        if (rc)
+            return rc;
     }
     return fabric_poll(f);
 }

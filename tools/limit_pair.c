@@ -74,10 +74,18 @@ static int pin_to(int cpu)
     return sched_setaffinity(0, sizeof(set), &set);
 }
 
-int limit_wait_slow(struct limit_pair *p)
+bool limit_is_dead(struct limit_pair *p)
 {
     struct pollfd pfd = {.fd = p->sock, .events = POLLIN};
 
+    /* the peer never sends: readable means end of file */
+    if (poll(&pfd, 1, 0) > 0)
+        p->dead = true;
+    return p->dead;
+}
+
+int limit_wait_slow(struct limit_pair *p)
+{
     if (limit_load(&p->shm->given_up) == p->token)
         return -1;
     sched_yield();
@@ -88,10 +96,7 @@ int limit_wait_slow(struct limit_pair *p)
             _exit(0);
         return 0;
     }
-    /* the peer never sends: readable means end of file */
-    if (poll(&pfd, 1, 0) > 0)
-        p->dead = true;
-    return p->dead ? -1 : 0;
+    return limit_is_dead(p) ? -1 : 0;
 }
 
 void limit_give_up(struct limit_pair *p)
@@ -101,10 +106,16 @@ void limit_give_up(struct limit_pair *p)
     limit_store(&p->shm->given_up, p->token);
 }
 
-int limit_given_up(struct limit_pair *p)
+int limit_ended(struct limit_pair *p, int rc)
 {
+    if (rc == 0 || limit_is_dead(p)) /* limit_end() puts that in words */
+        return rc ? PLAIT_E_PEERDIED : 0;
+    if (rc != -1) {
+        limit_give_up(p);
+        return rc;
+    }
     if (limit_load(&p->shm->given_up) != p->token)
-        return PLAIT_E_PEERDIED; /* limit_end() puts it in words */
+        return limit_fail(PLAIT_E_PROTO, "measuring the machine's limits: the second process hung up");
     p->shm->why[sizeof(p->shm->why) - 1] = '\0';
     return limit_fail(PLAIT_E_SYSTEM, "%s", p->shm->why);
 }

@@ -76,8 +76,10 @@ int limit_wait_slow(struct limit_pair *p) __attribute__((cold, noinline));
 
 /* Tells the other end that this order cannot go on, with the sentence of the last failure: its waits end with -1. */
 void limit_give_up(struct limit_pair *p) __attribute__((cold));
-/* The caller's, after a wait ended with -1 (and before limit_end()): the sentence of a peer that lives, if it gave up. */
-int limit_given_up(struct limit_pair *p) __attribute__((cold));
+/* The caller's, before limit_end(): what an order returns that ended with rc, 0, -1 or a code; gives up if need be. */
+int limit_ended(struct limit_pair *p, int rc);
+/* The caller's: whether the peer has died. */
+bool limit_is_dead(struct limit_pair *p);
 
 /* Grows the private buffers to len bytes, touched. 0 or an errno. */
 int limit_buffers(struct limit_pair *p, size_t len, int count);

@@ -109,6 +109,36 @@ assert l[1]["msgs_per_s"] > 0 and l[3]["bytes_per_s"] > 0
 assert list(l[5]["forms"]) == ["add", "compare and swap"] and l[5]["ops_per_s"] == l[5]["forms"]["add"] > 0
 assert {"eventfd", "futex"} <= set(l[6]["forms"])' "$dir/figures"
 
+run perf limit --transport ofi --iterations 50 --rounds 2 --size 8,64k --json
+[ $status = 0 ]
+result "limit between nodes ends well" $? "exit status $status: $(cat "$dir/err")"
+cp "$dir/out" "$dir/figures"
+python "limit between nodes, --json has all" '
+import json, sys
+FIELD = {"lat": "half_rtt_ns", "rate": "msgs_per_s", "bw": "bytes_per_s"}
+l = [json.loads(x) for x in open(sys.argv[1])]
+assert [(o["of"], o["size"]) for o in l] == [("lat", 8), ("lat", 65536), ("rate", 8), ("bw", 65536)], l
+for o in l:
+    assert (o["test"], o["transport"], o["rounds"], len(o["cpus"])) == ("limit", "ofi", 2, 2), o
+    assert o["raw"] > 0 and o[FIELD[o["of"]]] >= o["raw"], o
+    assert len(o["forms"]) == (3 if o["of"] == "lat" else 2), o
+    if "provider" in o:
+        assert o["provider"].startswith("tcp, FI_EP_MSG"), o
+        assert o["fabric"] > 0 and o["ratio"] > 0 and all(v > 0 for v in o["forms"].values()), o
+    else:
+        assert o["fabric"] is None and o["ratio"] is None and "libfabric" in o["note"], o' "$dir/figures"
+bare=$(grep -c provider "$dir/figures")
+run perf limit --transport ofi --iterations 50 --rounds 1 --size 64,64k
+expect "limit between nodes, a table" 0 out "raw TCP" "half round trip" GB/s "written\|writes"
+PLAIT_PROVIDER=nosuch run perf limit --transport ofi --iterations 50 --rounds 1 --size 8 --json
+expect "a provider that is not there" 0 out '"fabric":null' '"raw":'
+grep -q "libfabric" "$dir/err" && { [ "$bare" = 0 ] || grep -q "nosuch" "$dir/err"; }
+result "a provider that is not there is told" $? "$(cat "$dir/err")"
+if [ "$bare" -gt 0 ]; then
+    PLAIT_PROVIDER='tcp;ofi_rxm' run perf limit --transport ofi --iterations 50 --rounds 1 --size 8 --json
+    expect "a layered provider" 0 out "tcp;ofi_rxm, FI_EP_RDM"
+fi
+
 run perf lat rate bw wake --size 8 --iterations 200 --rounds 1
 expect "tables" 0 out "half round trip" "one-way messages" "bytes in" sleep p99 physical ratio GB/s M/s
 run perf bw --duplex --touch copy lat --size 64k --iterations 50 --rounds 1

@@ -46,9 +46,9 @@ static struct figure a_figure(enum perf_test t)
 }
 
 /* The names at the front of an object are a contract, the order is what people expect. */
-static void names_are(enum perf_test t, const char *want)
+static void names_of(struct figure f, const char *want)
 {
-    struct figure f = a_figure(t);
+    enum perf_test t = f.test;
     struct json_object *o = figure_json(&f);
     char names[300] = "";
 
@@ -59,6 +59,43 @@ static void names_are(enum perf_test t, const char *want)
     }
     cr_expect(strncmp(names, want, strlen(want)) == 0, "%s", names);
     cr_expect_str_eq(json_object_get_string(json_object_object_get(o, "test")), perf_test_name(t));
+    json_object_put(o);
+}
+
+static void names_are(enum perf_test t, const char *want)
+{
+    names_of(a_figure(t), want);
+}
+
+static struct figure a_wire(enum perf_test t)
+{
+    struct figure f = a_figure(t);
+
+    f.transport = "ofi";
+    f.wire = true;
+    f.raw = 7e9;
+    f.fabric = 5e9;
+    f.fabric_ratio = 1.02345;
+    return f;
+}
+
+Test(figure, names_between_nodes)
+{
+    names_of(a_wire(PERF_LAT), "test transport size window half_rtt_ns limit fabric ratio fabric_ratio take touch ");
+    names_of(a_wire(PERF_RATE), "test transport size window msgs_per_s limit fabric ratio fabric_ratio ");
+    names_of(a_wire(PERF_BW), "test transport size window bytes_per_s limit raw fabric ratio fabric_ratio take ");
+}
+
+Test(figure, no_libfabric_is_null)
+{
+    struct figure f = a_wire(PERF_RPC);
+    struct json_object *o;
+
+    f.fabric = f.fabric_ratio = NAN;
+    o = figure_json(&f);
+    cr_expect_null(json_object_object_get(o, "fabric"));
+    cr_expect_null(json_object_object_get(o, "fabric_ratio"));
+    cr_expect_not_null(json_object_object_get(o, "ratio"));
     json_object_put(o);
 }
 

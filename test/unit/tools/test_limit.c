@@ -75,6 +75,127 @@ static void run_all(struct limit_pair *p, unsigned iters, size_t size)
     cr_assert_gt(wake.futex_same_ns, 0);
 }
 
+static void run_wire(struct limit_pair *p, unsigned iters, size_t size)
+{
+    double v = 0;
+
+    cr_assert_eq(limit_tcp_lat(p, size, iters, false, &v), 0, "%s", limit_error());
+    cr_assert_gt(v, 0);
+    v = 0;
+    cr_assert_eq(limit_tcp_lat(p, size, iters / 4, true, &v), 0, "%s", limit_error());
+    cr_assert_gt(v, 0);
+    v = 0;
+    cr_assert_eq(limit_tcp_stream(p, size, iters, &v), 0, "%s", limit_error());
+    cr_assert_gt(v, 0);
+    v = 0;
+    cr_assert_eq(limit_tcp_duplex(p, size, iters, &v), 0, "%s", limit_error());
+    cr_assert_gt(v, 0);
+}
+
+static void run_fabric(struct limit_pair *p, unsigned iters, size_t size)
+{
+    struct limit_fabric_lat lat;
+    struct limit_fabric_stream s;
+    int i;
+
+    cr_assert_eq(limit_fabric_lat(p, size, iters, &lat), 0, "%s", limit_error());
+    for (i = 0; i < LIMIT_FABRIC_FORMS; i++)
+        cr_assert(lat.form[i] >= lat.half_rtt_ns, "%s", limit_fabric_lat_name(i)); /* on tcp none is lacking */
+    cr_assert_gt(lat.half_rtt_ns, 0);
+    cr_assert_eq(limit_fabric_stream(p, size, iters, &s), 0, "%s", limit_error());
+    for (i = 0; i < LIMIT_FABRIC_STREAMS; i++)
+        cr_assert(s.form[i] > 0 && s.form[i] <= s.per_s, "%s", limit_fabric_stream_name(i));
+}
+
+static const size_t wire_sizes[] = {1, 8, 63, 64, 65, 9000, 65536, 1000003, 3};
+#define WIRE_SIZES (sizeof(wire_sizes) / sizeof(wire_sizes[0]))
+
+Test(limit, tcp, .timeout = 120)
+{
+    struct limit_pair *p = open_pair(-1, -1);
+    size_t i;
+
+    for (i = 0; i < WIRE_SIZES; i++)
+        run_wire(p, 200, wire_sizes[i]);
+    limit_pair_close(p);
+}
+
+/* What a program that loads libfabric must not notice: handlers of signals, which some of its providers take over. */
+Test(limit, fabric, .timeout = 120)
+{
+    struct limit_pair *p = open_pair(-1, -1);
+    struct sigaction before[NSIG], after;
+    size_t i;
+    int s;
+
+    for (s = 1; s < NSIG; s++)
+        sigaction(s, NULL, &before[s]);
+    if (limit_fabric_missing())
+        cr_skip_test("%s", limit_fabric_missing());
+    cr_assert_not_null(strstr(limit_fabric_name(), "tcp, FI_EP_MSG"));
+    for (i = 0; i < WIRE_SIZES; i++)
+        run_fabric(p, 100, wire_sizes[i]);
+    run_wire(p, 100, 8);
+    for (s = 1; s < NSIG; s++)
+        if (sigaction(s, NULL, &after) == 0)
+            cr_assert_eq(before[s].sa_handler, after.sa_handler, "signal %d", s);
+    limit_pair_close(p);
+}
+
+Test(limit, fabric_layered, .timeout = 120)
+{
+    struct limit_pair *p;
+
+    setenv("PLAIT_PROVIDER", "tcp;ofi_rxm", 1);
+    p = open_pair(-1, -1);
+    if (limit_fabric_missing())
+        cr_skip_test("%s", limit_fabric_missing());
+    cr_assert_not_null(strstr(limit_fabric_name(), "FI_EP_RDM"));
+    run_fabric(p, 100, 8);
+    run_fabric(p, 100, 70000);
+    limit_pair_close(p);
+}
+
+Test(limit, fabric_without_a_provider, .timeout = 60)
+{
+    struct limit_pair *p = open_pair(-1, -1);
+    struct limit_fabric_lat lat;
+    struct limit_fabric_stream s;
+
+    setenv("PLAIT_PROVIDER", "nosuch", 1);
+    cr_assert_not_null(limit_fabric_missing());
+    cr_assert_eq(limit_fabric_lat(p, 8, 100, &lat), PLAIT_E_UNSUPPORTED);
+    cr_assert_eq(limit_fabric_stream(p, 8, 100, &s), PLAIT_E_UNSUPPORTED);
+    cr_assert_str_eq(limit_error(), limit_fabric_missing());
+    run_wire(p, 100, 8); /* the pair is as good as before */
+    limit_pair_close(p);
+}
+
+Test(limit, wire_sizes_out_of_range, .timeout = 60)
+{
+    struct limit_pair *p = open_pair(-1, -1);
+    struct limit_fabric_lat lat;
+    double v;
+
+    cr_assert_eq(limit_tcp_lat(p, 0, 100, false, &v), PLAIT_E_INVAL);
+    cr_assert_eq(limit_tcp_stream(p, (size_t)LIMIT_BW_MAX_SIZE + 1, 100, &v), PLAIT_E_INVAL);
+    if (!limit_fabric_missing())
+        cr_assert_eq(limit_fabric_lat(p, 0, 100, &lat), PLAIT_E_INVAL);
+    run_wire(p, 100, 8);
+    limit_pair_close(p);
+}
+
+Test(limit, wire_on_one_cpu, .timeout = 120)
+{
+    int cpu = first_cpu();
+    struct limit_pair *p = open_pair(cpu, cpu);
+
+    run_wire(p, 60, 8);
+    if (!limit_fabric_missing())
+        run_fabric(p, 60, 8);
+    limit_pair_close(p);
+}
+
 Test(limit, all_figures, .timeout = 120)
 {
     static const size_t sizes[] = {1, 8, 24, 56, 57, 4096, 65536, 30001, 57};
@@ -181,13 +302,16 @@ static void kill_in_round(int pid)
 
 Test(limit, peer_killed_in_a_round, .timeout = 120)
 {
+    struct limit_fabric_stream fs;
+    struct limit_fabric_lat fl;
+    double v;
     struct limit_lat lat;
     struct limit_rate rate;
     struct limit_bw bw;
     struct limit_wake wake;
     int what, rc = 0;
 
-    for (what = 0; what < 5; what++) {
+    for (what = 0; what < 10; what++) {
         struct limit_pair *p = open_pair(-1, -1);
 
         kill_in_round(limit_pair_pid(p));
@@ -206,6 +330,21 @@ Test(limit, peer_killed_in_a_round, .timeout = 120)
             break;
         case 4:
             rc = limit_duplex_run(p, 1, 1ul << 34, &bw);
+            break;
+        case 5:
+            rc = limit_tcp_lat(p, 8, 1u << 31, false, &v);
+            break;
+        case 6:
+            rc = limit_tcp_lat(p, 8, 1u << 31, true, &v);
+            break;
+        case 7:
+            rc = limit_tcp_stream(p, 1000, 1ul << 40, &v);
+            break;
+        case 8:
+            rc = limit_fabric_missing() ? PLAIT_E_PEERDIED : limit_fabric_lat(p, 8, 1u << 31, &fl);
+            break;
+        case 9:
+            rc = limit_fabric_missing() ? PLAIT_E_PEERDIED : limit_fabric_stream(p, 8000, 1ul << 40, &fs);
             break;
         }
         cr_assert_eq(rc, PLAIT_E_PEERDIED, "round %d: %d %s", what, rc, limit_error());

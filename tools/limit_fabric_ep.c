@@ -175,7 +175,7 @@ int fabric_slow(struct fabric *f)
     uint64_t moved = f->received + f->done + f->turns + limit_load(&m->line_a) + limit_load(&m->line_b);
     uint64_t now = limit_now_ns();
 
-    f->left = f->p->spins;
+    f->left = limit_calls(f->p);
     if (limit_wait_slow(f->p))
         return -1;
     if (moved != f->moved || !f->deadline)
@@ -409,7 +409,7 @@ int fabric_open(struct fabric *f, struct limit_pair *p, size_t size, unsigned de
 
     memset(f, 0, sizeof(*f));
     f->p = p;
-    f->left = p->spins;
+    f->left = limit_calls(p);
     f->size = size;
     f->stride = (size + 63) / 64 * 64;
     f->depth = depth;

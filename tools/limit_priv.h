@@ -119,6 +119,12 @@ static inline void limit_fetch_for_write(const void *line)
 #endif
 }
 
+/* p->spins for looks that are system calls: where others want the CPU too, they must not wait long. */
+static inline unsigned limit_calls(const struct limit_pair *p)
+{
+    return p->spins > 64 ? p->spins / 64 : 1;
+}
+
 static inline uint64_t limit_load(const uint64_t *w)
 {
     return __atomic_load_n(w, __ATOMIC_ACQUIRE);

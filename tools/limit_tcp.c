@@ -104,13 +104,13 @@ static inline int idle(struct limit_pair *p, unsigned *left)
 {
     if (--*left)
         return 0;
-    *left = p->spins;
+    *left = limit_calls(p);
     return limit_wait_slow(p);
 }
 
 static int put(struct limit_pair *p, const unsigned char *b, size_t len)
 {
-    unsigned left = p->spins;
+    unsigned left = limit_calls(p);
 
     while (len > 0) {
         ssize_t n = send(p->tcp, b, len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -129,7 +129,7 @@ static int put(struct limit_pair *p, const unsigned char *b, size_t len)
 
 static int get(struct limit_pair *p, unsigned char *b, size_t len, int flags)
 {
-    unsigned left = p->spins;
+    unsigned left = limit_calls(p);
 
     while (len > 0) {
         ssize_t n = recv(p->tcp, b, len, flags);
@@ -198,7 +198,7 @@ static int stream_in(struct limit_pair *p, uint64_t bytes, size_t size)
     int rc = 0;
 
     while (bytes > 0 && rc == 0) {
-        unsigned left = p->spins;
+        unsigned left = limit_calls(p);
         ssize_t n;
 
         while (again(n = recv(p->tcp, p->buf[1], bytes < look ? bytes : look, MSG_DONTWAIT)) && rc == 0)
@@ -215,7 +215,7 @@ static int both_ways(struct limit_pair *p, uint64_t n, size_t size)
 {
     uint64_t out = n * size, in = n * size;
     size_t at = 0;
-    unsigned left = p->spins;
+    unsigned left = limit_calls(p);
 
     while (out > 0 || in > 0) {
         bool moved = false;

@@ -10,7 +10,7 @@
 
 enum {
     CHUNK = 65536,       /* bytes of a chunk of small buffers */
-    BIG_CHUNK = 262144,
+    BIG_CHUNK = 1048576,
     CQ_SIZE = 8192,      /* completions */
 };
 
@@ -91,7 +91,8 @@ void pli_ofi_buf_put(struct pli_ofi_dev *dev, struct pli_ofi_buf *buf)
     buf->link = NULL;
     buf->op = PLI_OFI_IDLE;
     buf->holds = 0;
-    pli_list_move_back(buf->size == PLI_OFI_SMALL ? &dev->small.free : &dev->big.free, &buf->node);
+    pli_list_remove(&buf->node);
+    pli_list_push_front(buf->size == PLI_OFI_SMALL ? &dev->small.free : &dev->big.free, &buf->node);
 }
 
 static void free_pool(struct pli_ofi_pool *pool, bool forked)

@@ -46,7 +46,7 @@ struct pli_ofi_buf {
 /* Buffers of one size, registered in chunks; none is given back before the device is closed. */
 struct pli_ofi_pool {
     uint32_t size;
-    struct pli_list free;       /* struct pli_ofi_buf, the longest unused first */
+    struct pli_list free;       /* struct pli_ofi_buf, the last used first: it may be in a cache */
     struct pli_list chunks;
 };
 

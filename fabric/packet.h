@@ -45,11 +45,11 @@ static inline uint64_t pli_ofi_tail(uint32_t tag, uint32_t number)
 
 enum {
     PLI_OFI_SMALL = 4096,       /* bytes of a small packet, and of its buffer */
-    PLI_OFI_BIG = 65536,        /* of a large one */
+    PLI_OFI_BIG = 262144,       /* of a large one: over tcp 64 KiB reach 0.6 of a bare stream, these 0.7, and longer ones no more */
     PLI_OFI_WINDOW_MIN = 4,     /* buffers of a quiet link */
-    PLI_OFI_WINDOW_MAX = 16,    /* of one that carries much */
+    PLI_OFI_WINDOW_MAX = 8,     /* of one that carries much */
     PLI_OFI_SILENT = 3,         /* packets in a row that may go without a completion, where that helps */
-    PLI_OFI_TX_MAX = 24,        /* packets of one link with the provider at a time: more than credits allow, and those that wait for a
+    PLI_OFI_TX_MAX = 16,        /* packets of one link with the provider at a time: more than credits allow, and those that wait for a
                                    later one's completion */
 };
 

@@ -3,6 +3,7 @@
  * description has an address, to which the other side's endpoint connects, and names the link there by a random token. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <unistd.h>
 #include "fabric/ofi.h"
 #include "util/clock.h"
@@ -77,12 +78,27 @@ static int open_ep(struct pli_ofi_link *l, struct fi_info *info)
     return pli_ofi_post(l);
 }
 
+/* The side that is described first has chosen. */
+static int check_provider(const struct pli_ofi_link *l, const struct pli_ofi_desc *d)
+{
+    const char *own = l->dev->info->fabric_attr->prov_name;
+
+    if (!l->wanted_by || strcasecmp(own, d->provider) == 0)
+        return 0;
+    return pli_fail(PLAIT_E_NOTRANSPORT, "the listener chose libfabric's provider %s, while %s of this side wants %s: name the same for both",
+                    d->provider, l->wanted_by, own);
+}
+
 static int connect_msg(struct pli_ofi_link *l, const struct pli_ofi_desc *d)
 {
     struct pli_ofi_cm cm = { .magic = PLI_OFI_DESC_MAGIC };
     struct fi_info *info, *own;
     struct pli_ofi_dev *dev;
-    int rc = pli_ofi_find_peer(d->provider, PLI_OFI_MSG, d->addr_format, d->addr, d->addr_len, &info);
+    int rc = check_provider(l, d);
+
+    if (rc < 0)
+        return rc;
+    rc = pli_ofi_find_peer(d->provider, PLI_OFI_MSG, d->addr_format, d->addr, d->addr_len, &info);
 
     if (rc < 0)
         return rc;

@@ -11,7 +11,7 @@
 static int probe(void)
 {
     struct fi_info *info;
-    int rc = pli_ofi_find_local(NULL, &info);
+    int rc = pli_ofi_find_local(NULL, NULL, &info);
 
     if (rc == 0)
         pli_fi_lib()->freeinfo(info);
@@ -38,7 +38,7 @@ static int pick_device(struct pli_ofi_link *l, const struct pli_tr_env *env)
 {
     struct pli_ofi_dev *dev;
     struct fi_info *info;
-    int rc = pli_ofi_find_local(env->local, &info);
+    int rc = pli_ofi_find_local(env->local, env->provider, &info);
 
     if (rc == 0)
         rc = pli_ofi_dev_get(&dev, l->hub, info);
@@ -85,6 +85,8 @@ static int create(struct pli_tr **tr, const struct pli_tr_env *env, const struct
     rc = pick_device(l, env);
     if (rc < 0)
         goto err_free;
+    if (!pli_ofi_wanted(env->provider, &l->wanted_by))
+        l->wanted_by = NULL;
     l->id = ++l->hub->next_id;
     l->tr.hub = &l->hub->tr;
     pli_list_push_back(&l->hub->links, &l->node);

@@ -108,6 +108,7 @@ struct pli_ofi_link {
     struct pli_tr tr;
     struct pli_ofi_hub *hub;
     struct pli_ofi_dev *dev;
+    const char *wanted_by;      /* who on this side wants dev's provider and no other, NULL: nobody */
     struct pli_list node;       /* hub->links */
     struct pli_list ready_node, dirty_node;
     enum pli_ofi_state state;
@@ -172,10 +173,12 @@ int pli_ofi_fail(const char *name, const char *what, long rc);
 
 /* ---- provider.c ---- */
 
-/* The endpoint that serves best where this context listens: tries the providers in order (PLAIT_PROVIDER: only that one) until one has an
- * address there. local: the control channel's own address, AF_UNSPEC or NULL: this host. The caller frees *info. PLAIT_E_UNSUPPORTED with the
- * reasons of each provider, PLAIT_E_INVAL (PLAIT_PROVIDER). May take some ms. */
-int pli_ofi_find_local(const struct sockaddr *local, struct fi_info **info);
+/* The one provider that is wanted, of the URI (NULL: that names none) or else of PLAIT_PROVIDER; NULL: any. *by: who wants it, "the URI". */
+const char *pli_ofi_wanted(const char *uri, const char **by);
+/* The endpoint that serves best where this context listens: tries the providers in order (one that is wanted: only that one) until one has an
+ * address there. local: the control channel's own address, AF_UNSPEC or NULL: this host. provider: the URI's, or NULL. The caller frees *info.
+ * PLAIT_E_UNSUPPORTED with the reasons of each provider, PLAIT_E_INVAL (the one that is wanted). May take some ms. */
+int pli_ofi_find_local(const struct sockaddr *local, const char *provider, struct fi_info **info);
 /* The same for reaching that address with the provider of that name. */
 int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t format, const void *addr, size_t len, struct fi_info **info);
 

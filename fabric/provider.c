@@ -112,7 +112,7 @@ static int find(const struct pli_fi_lib *lib, const struct candidate *c, const s
     return *out ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory for what libfabric says");
 }
 
-/* PLAIT_PROVIDER's candidate: a known one, or any other name as one of reliable datagrams. */
+/* The candidate that is wanted: a known one, or any other name as one of reliable datagrams. */
 static struct candidate wanted_one(const char *name)
 {
     for (int i = 0; i < NCANDIDATES; i++)
@@ -121,20 +121,28 @@ static struct candidate wanted_one(const char *name)
     return (struct candidate){ name, PLI_OFI_RDM };
 }
 
-int pli_ofi_find_local(const struct sockaddr *local, struct fi_info **info)
+const char *pli_ofi_wanted(const char *uri, const char **by)
+{
+    const char *env = getenv("PLAIT_PROVIDER");
+
+    *by = uri ? "the URI" : "PLAIT_PROVIDER";
+    return uri ? uri : env && *env ? env : NULL;
+}
+
+int pli_ofi_find_local(const struct sockaddr *local, const char *provider, struct fi_info **info)
 {
     const struct pli_fi_lib *lib = pli_fi_lib();
-    const char *wanted = getenv("PLAIT_PROVIDER");
+    const char *by, *wanted = pli_ofi_wanted(provider, &by);
     char text[420] = "";
 
     if (!lib)
         return PLAIT_E_UNSUPPORTED;
     if (local && local->sa_family != AF_INET && local->sa_family != AF_INET6)
         local = NULL;
-    if (wanted && *wanted) {
+    if (wanted) {
         struct candidate c = wanted_one(wanted);
 
-        return find(lib, &c, local, info) == 0 ? 0 : pli_fail_prefix(PLAIT_E_INVAL, "PLAIT_PROVIDER=%.60s", wanted);
+        return find(lib, &c, local, info) == 0 ? 0 : pli_fail_prefix(PLAIT_E_INVAL, "libfabric's provider %.60s, which %s wants", wanted, by);
     }
     for (int i = 0; i < NCANDIDATES; i++) {
         size_t n = strlen(text);

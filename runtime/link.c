@@ -354,6 +354,7 @@ static bool leads_to(const struct pli_link *link, const struct pli_link_key *key
     const struct pli_link_key *k = &link->key;
 
     return k->port == key->port && k->transports == key->transports && strcmp(k->host, key->host) == 0 &&
+           strcmp(k->provider, key->provider) == 0 &&
            (k->target == key->target || (key->target && link->peer.ctx_id == key->target));
 }
 
@@ -420,6 +421,7 @@ int pli_link_accept(struct plait_ctx *ctx, struct pli_arrival *a)
     link->uid = a->uid;
     link->gid = a->gid;
     link->pid = a->pid;
+    snprintf(link->key.provider, sizeof link->key.provider, "%s", a->provider);
     rc = pli_link_open_channel(link, a->fd, PLI_LEV_ARRIVED);
     if (rc < 0) {
         link->state = PLI_LINK_DOWN;

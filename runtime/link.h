@@ -32,6 +32,7 @@ struct pli_link_key {
     uint32_t target;     /* context number there, 0: the listener's */
     uint32_t transports; /* allowed */
     char name[100];      /* a rank's, with its host, for messages; "": host and port say enough. Does not distinguish links */
+    char provider[PLI_PROVIDER_MAX + 1]; /* of libfabric, "": any; the one thing of a key that a server's link has, too */
 };
 
 /* Somebody who waits for a link to be up. Embedded; fn is called once, never from inside pli_link_get(). code 0: up. The text is in
@@ -68,7 +69,7 @@ struct pli_link {
     struct pli_channel ch;
     bool ch_open;
     struct pli_src wake_src;
-    struct pli_link_key key;      /* active only */
+    struct pli_link_key key;      /* active only, but for the provider */
     struct pli_connector *connector;
     uint32_t listener;            /* the listener's number at the server */
     struct pli_wire_peer peer;

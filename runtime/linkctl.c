@@ -41,6 +41,7 @@ static int make_transport(struct pli_link *link, const struct pli_transport *t)
         .hub = &link->ctx->hub.tr,
         .local = link->is_unix ? NULL : pli_sock_local(link->ch.src.fd, &local),
         .active = link->active,
+        .provider = link->key.provider[0] ? link->key.provider : NULL,
     };
 
     link->local = link->is_unix && t->ops->same_host;

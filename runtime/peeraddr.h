@@ -8,11 +8,14 @@
 
 /* ---- uri.c ---- */
 
+#define PLI_PROVIDER_MAX 31 /* bytes in the name of a provider of libfabric */
+
 struct pli_uri {
     char host[256];                           /* without brackets; "*" or "" to listen on every address */
     uint16_t port;                            /* 0: none */
     char resource[PLI_WIRE_RESOURCE_MAX + 1]; /* percent-decoded, without the leading slash */
     uint32_t transports;                      /* PLI_TRANSPORT_... mask from ?transport=auto|shm|ofi */
+    char provider[PLI_PROVIDER_MAX + 1];      /* from ?provider=NAME; "": none. For the transport ofi */
 };
 
 /* PLAIT_E_INVAL with a sentence that quotes the URI, names the part that is wrong and shows a right one.
@@ -112,6 +115,7 @@ struct pli_arrival {
     uid_t uid; /* from SO_PEERCRED; (uid_t)-1 over TCP */
     gid_t gid;
     pid_t pid;
+    char provider[PLI_PROVIDER_MAX + 1]; /* of the listener's URI, which on_arrival fills in for who gets the link */
 };
 
 struct pli_acceptor_opts {

@@ -22,6 +22,7 @@ struct plait_listener {
     struct plait_listen_opts opts;
     uint32_t number;           /* in this process, on the wire */
     uint32_t transports;
+    char provider[PLI_PROVIDER_MAX + 1];
     unsigned nsessions;        /* open ones, where there is a limit */
     char uri[1400];
 };
@@ -98,6 +99,7 @@ static void on_arrival(struct pli_arrival *a, void *arg)
     struct handed *h;
 
     a->peer.transports &= l->transports;
+    snprintf(a->provider, sizeof a->provider, "%s", l->provider);
     if (a->peer.target == 0 || a->peer.target == l->ctx->id) {
         link_arrival(l->ctx, a);
         return;
@@ -225,6 +227,7 @@ int plait_listen(struct plait_listener **out, struct plait_ctx *ctx, const char 
     l->ctx = ctx;
     l->number = atomic_fetch_add(&next_number, 1);
     l->transports = uri.transports;
+    snprintf(l->provider, sizeof l->provider, "%s", uri.provider);
     pli_list_init(&l->asked);
     rc = copy_opts(l, opts);
     if (rc == 0)

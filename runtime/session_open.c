@@ -72,6 +72,7 @@ static int set_address(struct plait_session *s, const char *text, const struct p
     snprintf(s->key.host, sizeof s->key.host, "%s", uri->host);
     s->key.port = uri->port;
     s->key.transports = uri->transports;
+    snprintf(s->key.provider, sizeof s->key.provider, "%s", uri->provider);
     s->uri = strdup(text);
     s->resource = strdup(uri->resource);
     if (!s->uri || !s->resource)

@@ -58,6 +58,7 @@ struct pli_tr_env {
      * in place of these links, and destroys it after the last one. */
     struct pli_tr **hub;
     const struct sockaddr *local; /* own address of a control channel over TCP, else NULL; borrowed for the call */
+    const char *provider;  /* the one that the URI names, NULL: none; borrowed for the call */
     bool active;           /* this side has asked for the link, and will be told of the peer's description before it is asked for its own */
 };
 

@@ -165,28 +165,57 @@ static int parse_transport(struct pli_uri *uri, const char *text, const char *va
     return bad(text, "transport '%.*s' is not auto, shm or ofi", len > 40 ? 40 : (int)len, value);
 }
 
+/* A name as libfabric has them: verbs, tcp;ofi_rxm. Whether there is such a provider is seen when a link needs it. */
+static int parse_provider(struct pli_uri *uri, const char *text, const char *value, size_t len)
+{
+    if (len == 0 || len > PLI_PROVIDER_MAX)
+        return bad(text, "the provider's name has %zu characters, not 1 to %d", len, PLI_PROVIDER_MAX);
+    for (size_t i = 0; i < len; i++)
+        if (!is_alnum(value[i]) && !strchr("_-.;", value[i]))
+            return bad(text, "provider '%.*s' is not the name of one, as tcp or verbs;ofi_rxm", (int)len, value);
+    memcpy(uri->provider, value, len);
+    uri->provider[len] = '\0';
+    return 0;
+}
+
+static const struct option {
+    const char *key;
+    int (*parse)(struct pli_uri *uri, const char *text, const char *value, size_t len);
+} uri_options[] = {{"transport", parse_transport}, {"provider", parse_provider}};
+enum { NOPTIONS = sizeof uri_options / sizeof uri_options[0] };
+
+static int parse_option(struct pli_uri *uri, const char *text, const char *p, size_t len, unsigned *seen)
+{
+    for (unsigned i = 0; i < NOPTIONS; i++) {
+        const struct option *o = &uri_options[i];
+        size_t n = strlen(o->key);
+
+        if (len <= n || p[n] != '=' || memcmp(p, o->key, n) != 0)
+            continue;
+        if (*seen & 1u << i)
+            return bad(text, "%s is given twice", o->key);
+        *seen |= 1u << i;
+        return o->parse(uri, text, p + n + 1, len - n - 1);
+    }
+    return bad(text, "unknown option '%.*s'; there are transport=auto|shm|ofi and provider=NAME", len > 40 ? 40 : (int)len, p);
+}
+
 static int parse_query(struct pli_uri *uri, const char *text, const char **pos)
 {
     const char *p = *pos;
-    bool seen = false;
+    unsigned seen = 0;
 
     do {
-        static const char key[] = "transport=";
         size_t len = strcspn(++p, "&#");
-        int rc;
+        int rc = parse_option(uri, text, p, len, &seen);
 
-        if (strncmp(p, key, sizeof key - 1) != 0)
-            return bad(text, "unknown option '%.*s'; there is only transport=auto|shm|ofi",
-                       len > 40 ? 40 : (int)len, p);
-        if (seen)
-            return bad(text, "transport is given twice");
-        seen = true;
-        rc = parse_transport(uri, text, p + sizeof key - 1, len - (sizeof key - 1));
         if (rc < 0)
             return rc;
         p += len;
     } while (*p == '&');
     *pos = p;
+    if (uri->provider[0] && !(uri->transports & PLI_TRANSPORT_OFI))
+        return bad(text, "provider=%s names a provider of libfabric, which transport=shm does not use", uri->provider);
     return 0;
 }
 
@@ -260,5 +289,9 @@ void pli_uri_format(const struct pli_uri *uri, char *buf, size_t len)
         append(buf, len, &at, "?transport=shm", 14);
     else if (uri->transports == PLI_TRANSPORT_OFI)
         append(buf, len, &at, "?transport=ofi", 14);
+    if (uri->provider[0]) {
+        append(buf, len, &at, uri->transports == PLI_TRANSPORT_OFI ? "&provider=" : "?provider=", 10);
+        append(buf, len, &at, uri->provider, strlen(uri->provider));
+    }
     buf[at] = '\0';
 }

@@ -4,8 +4,10 @@
  * @brief Sessions, listeners and connections.
  *
  * A session is one logical association between a client and a service. It has one or more connections, each
- * an ordered, reliable message stream on one context. URIs: plait://host:port/resource?transport=auto|shm|ofi
- * (IPv6 addresses in brackets; to listen, port 0 or none takes a free port, host * means every address).
+ * an ordered, reliable message stream on one context. URIs: plait://host:port/resource?transport=auto|shm|ofi&provider=NAME
+ * (IPv6 addresses in brackets; to listen, port 0 or none takes a free port, host * means every address; provider: which of
+ * libfabric's to use where the transport is ofi, before PLAIT_PROVIDER of the environment. The listener's side chooses; a client
+ * that names another one gets PLAIT_E_NOTRANSPORT).
  *
  * Order of events, each at most once. Session: on_open, then on_closed; a session that never opens has
  * only on_closed. Connection: on_open, then messages, then on_closed; all connections' on_closed come

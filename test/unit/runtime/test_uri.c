@@ -20,25 +20,31 @@ static const struct {
     const char *resource;
     uint32_t transports;
     const char *again; /* as it is formatted, if that differs */
+    const char *provider;
 } good[] = {
-    {"plait://node7:4711/render", "node7", 4711, "render", AUTO, NULL},
-    {"plait://node7", "node7", 0, "", AUTO, NULL},
-    {"plait://node7:0/", "node7", 0, "", AUTO, "plait://node7"},
-    {"plait://node-7.cluster_a.example.com:65535", "node-7.cluster_a.example.com", 65535, "", AUTO, NULL},
-    {"plait://*:5000", "*", 5000, "", AUTO, NULL},
-    {"plait://*", "*", 0, "", AUTO, NULL},
-    {"plait://", "", 0, "", AUTO, NULL},
-    {"plait://:5000/a", "", 5000, "a", AUTO, NULL},
-    {"plait:///a/b?transport=shm", "", 0, "a/b", PLI_TRANSPORT_SHM, NULL},
-    {"plait://10.0.0.1:1/x?transport=ofi", "10.0.0.1", 1, "x", PLI_TRANSPORT_OFI, NULL},
-    {"plait://h?transport=auto", "h", 0, "", AUTO, "plait://h"},
-    {"plait://h/r?transport=auto", "h", 0, "r", AUTO, "plait://h/r"},
-    {"plait://[::1]:4711/r", "::1", 4711, "r", AUTO, NULL},
-    {"plait://[fe80::1%eth0]:4711", "fe80::1%eth0", 4711, "", AUTO, "plait://[fe80::1%25eth0]:4711"},
-    {"plait://[fe80::1%25eth0]", "fe80::1%eth0", 0, "", AUTO, NULL},
-    {"plait://h/a%20b%2fc%C3%A4", "h", 0, "a b/c\xc3\xa4", AUTO, "plait://h/a%20b/c%C3%A4"},
-    {"plait://h/a:b@c&d=e;f", "h", 0, "a:b@c&d=e;f", AUTO, NULL},
-    {"plait://h/100%25", "h", 0, "100%", AUTO, NULL},
+    {"plait://node7:4711/render", "node7", 4711, "render", AUTO, NULL, ""},
+    {"plait://node7", "node7", 0, "", AUTO, NULL, ""},
+    {"plait://node7:0/", "node7", 0, "", AUTO, "plait://node7", ""},
+    {"plait://node-7.cluster_a.example.com:65535", "node-7.cluster_a.example.com", 65535, "", AUTO, NULL, ""},
+    {"plait://*:5000", "*", 5000, "", AUTO, NULL, ""},
+    {"plait://*", "*", 0, "", AUTO, NULL, ""},
+    {"plait://", "", 0, "", AUTO, NULL, ""},
+    {"plait://:5000/a", "", 5000, "a", AUTO, NULL, ""},
+    {"plait:///a/b?transport=shm", "", 0, "a/b", PLI_TRANSPORT_SHM, NULL, ""},
+    {"plait://10.0.0.1:1/x?transport=ofi", "10.0.0.1", 1, "x", PLI_TRANSPORT_OFI, NULL, ""},
+    {"plait://h?transport=auto", "h", 0, "", AUTO, "plait://h", ""},
+    {"plait://h/r?transport=auto", "h", 0, "r", AUTO, "plait://h/r", ""},
+    {"plait://[::1]:4711/r", "::1", 4711, "r", AUTO, NULL, ""},
+    {"plait://[fe80::1%eth0]:4711", "fe80::1%eth0", 4711, "", AUTO, "plait://[fe80::1%25eth0]:4711", ""},
+    {"plait://[fe80::1%25eth0]", "fe80::1%eth0", 0, "", AUTO, NULL, ""},
+    {"plait://h/a%20b%2fc%C3%A4", "h", 0, "a b/c\xc3\xa4", AUTO, "plait://h/a%20b/c%C3%A4", ""},
+    {"plait://h/a:b@c&d=e;f", "h", 0, "a:b@c&d=e;f", AUTO, NULL, ""},
+    {"plait://h/100%25", "h", 0, "100%", AUTO, NULL, ""},
+    {"plait://h?provider=tcp", "h", 0, "", AUTO, NULL, "tcp"},
+    {"plait://h/r?transport=ofi&provider=verbs;ofi_rxm", "h", 0, "r", PLI_TRANSPORT_OFI, NULL, "verbs;ofi_rxm"},
+    {"plait://h?provider=psm3&transport=auto", "h", 0, "", AUTO, "plait://h?provider=psm3", "psm3"},
+    {"plait://h?provider=net&transport=ofi", "h", 0, "", PLI_TRANSPORT_OFI, "plait://h?transport=ofi&provider=net", "net"},
+    {"plait://h?provider=a.b-c_d0123456789012345678901", "h", 0, "", AUTO, NULL, "a.b-c_d0123456789012345678901"},
 };
 
 Test(uri, good_ones_are_taken_apart_and_put_together)
@@ -52,6 +58,7 @@ Test(uri, good_ones_are_taken_apart_and_put_together)
         cr_expect_eq(uri.port, good[i].port);
         cr_expect_str_eq(uri.resource, good[i].resource);
         cr_expect_eq(uri.transports, good[i].transports);
+        cr_expect_str_eq(uri.provider, good[i].provider);
         pli_uri_format(&uri, text, sizeof text);
         cr_expect_str_eq(text, good[i].again ? good[i].again : good[i].text);
         cr_assert_eq(pli_uri_parse(&twice, text), 0, "%s: %s", text, pli_err_text());
@@ -59,6 +66,7 @@ Test(uri, good_ones_are_taken_apart_and_put_together)
         cr_expect_eq(twice.port, uri.port);
         cr_expect_str_eq(twice.resource, uri.resource);
         cr_expect_eq(twice.transports, uri.transports);
+        cr_expect_str_eq(twice.provider, uri.provider);
     }
 }
 
@@ -107,6 +115,14 @@ static const struct {
     {"plait://h?transport=shmx", "transport 'shmx'"},
     {"plait://h?transport=shm&transport=shm", "twice"},
     {"plait://h?transport=shm&", "unknown option"},
+    {"plait://h?provider", "unknown option 'provider'"},
+    {"plait://h?providers=tcp", "unknown option 'providers=tcp'"},
+    {"plait://h?provider=", "0 characters"},
+    {"plait://h?provider=an_endless_name_that_has_32_byte", "32 characters, not 1 to 31"},
+    {"plait://h?provider=tcp%20", "provider 'tcp%20'"},
+    {"plait://h?provider=tcp,verbs", "provider 'tcp,verbs'"},
+    {"plait://h?provider=tcp&provider=net", "provider is given twice"},
+    {"plait://h?provider=tcp&transport=shm", "transport=shm does not use"},
     {"plait://h?transport=shm&timeout=3", "unknown option 'timeout=3'"},
 };
 
@@ -170,8 +186,8 @@ Test(uri, formatting_keeps_within_its_buffer)
 {
     struct pli_uri uri;
 
-    cr_assert_eq(pli_uri_parse(&uri, "plait://[fe80::1%25eth0]:4711/a%20b?transport=shm"), 0);
-    for (size_t len = 0; len < 64; len++) {
+    cr_assert_eq(pli_uri_parse(&uri, "plait://[fe80::1%25eth0]:4711/a%20b?transport=ofi&provider=verbs;ofi_rxm"), 0);
+    for (size_t len = 0; len < 96; len++) {
         char *buf = malloc(len);
 
         pli_uri_format(&uri, buf, len);

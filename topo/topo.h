@@ -100,6 +100,17 @@ int pli_topo_mem_node(const struct pli_topo *t, int node);
  * a hash collision). Ranks exchange it to learn who shares their cores (share_size below). Never 0. */
 uint64_t pli_topo_mask_id(const struct pli_topo *t);
 
+/* ---- where a NIC is ---- */
+
+struct pli_topo_nic {
+    int node;       /* OS number, -1: not known, as of lo, of a virtual device, or on a machine that does not say */
+    char cpus[256]; /* the PUs of this machine that are near, as "0-7,16-23"; "": not known */
+};
+
+/* What the kernel says of a network device ("eth0"), an RDMA device ("mlx5_0") or a PCI function ("0000:3b:00.0"). Of this machine, whatever
+ * topology is loaded. sysfs: NULL, or a folder in the place of /sys. Reads a few files; any thread. */
+void pli_topo_nic(const char *sysfs, const char *name, struct pli_topo_nic *nic);
+
 /* ---- placement: pure, no system calls, the same answer for the same arguments ---- */
 
 struct pli_place_opts {

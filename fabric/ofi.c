@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The libfabric transport: its table, and the life of a link. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -192,9 +193,15 @@ static void stats(const struct pli_tr *tr, struct pli_tr_stats *st)
     st->connected = l->state == PLI_OFI_UP;
 }
 
+static void name_of(const struct pli_tr *tr, char *buf, size_t size)
+{
+    snprintf(buf, size, "%s", pli_container_of(tr, struct pli_ofi_link, tr)->dev->name);
+}
+
 const struct pli_tr_ops pli_ofi_ops = {
     .name = "ofi",
     .probe = probe,
+    .describe_devices = pli_ofi_inventory,
     .create = create,
     .describe = pli_ofi_describe,
     .connect = pli_ofi_connect,
@@ -215,4 +222,5 @@ const struct pli_tr_ops pli_ofi_ops = {
     .unpark = unpark,
     .wake_fd = wake_fd,
     .stats = stats,
+    .name_of = name_of,
 };

@@ -173,6 +173,19 @@ int pli_ofi_fail(const char *name, const char *what, long rc);
 
 /* ---- provider.c ---- */
 
+struct pli_ofi_candidate {
+    const char *name;
+    enum pli_ofi_kind kind;
+    const char *needs; /* what it works with; NULL: not known */
+};
+
+/* The providers that are tried, the best first; NULL past the last. */
+const struct pli_ofi_candidate *pli_ofi_candidate(unsigned i);
+/* The one of that name, or a name that is not among them, as one of reliable datagrams. */
+struct pli_ofi_candidate pli_ofi_candidate_named(const char *name);
+/* All that the provider has here, wherever it is; the caller frees *list. PLAIT_E_UNSUPPORTED with the reason. May take some ms. */
+int pli_ofi_find_all(const struct pli_ofi_candidate *c, struct fi_info **list);
+
 /* The one provider that is wanted, of the URI (NULL: that names none) or else of PLAIT_PROVIDER; NULL: any. *by: who wants it, "the URI". */
 const char *pli_ofi_wanted(const char *uri, const char **by);
 /* The endpoint that serves best where this context listens: tries the providers in order (one that is wanted: only that one) until one has an
@@ -181,6 +194,11 @@ const char *pli_ofi_wanted(const char *uri, const char **by);
 int pli_ofi_find_local(const struct sockaddr *local, const char *provider, struct fi_info **info);
 /* The same for reaching that address with the provider of that name. */
 int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t format, const void *addr, size_t len, struct fi_info **info);
+
+/* ---- inventory.c ---- */
+
+/* pli_tr_ops.describe_devices. Any thread; asks each provider, which may take some ms. PLAIT_E_UNSUPPORTED: no libfabric. */
+int pli_ofi_inventory(void (*tell)(const struct plait_device_info *d, void *arg), void *arg);
 
 /* ---- device.c ---- */
 

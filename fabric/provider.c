@@ -10,12 +10,16 @@
 #define API_VERSION FI_VERSION(1, 11)
 
 /* The best first. Native connections where the provider has them; reliable datagrams where it has only those. */
-static const struct candidate {
-    const char *name;
-    enum pli_ofi_kind kind;
-} candidates[] = {
-    { "cxi", PLI_OFI_RDM }, { "efa", PLI_OFI_RDM }, { "psm3", PLI_OFI_RDM }, { "opx", PLI_OFI_RDM }, { "verbs", PLI_OFI_MSG },
-    { "tcp", PLI_OFI_MSG }, { "net", PLI_OFI_MSG }, { "verbs;ofi_rxm", PLI_OFI_RDM }, { "tcp;ofi_rxm", PLI_OFI_RDM },
+static const struct pli_ofi_candidate candidates[] = {
+    { "cxi", PLI_OFI_RDM, "a Slingshot NIC" },
+    { "efa", PLI_OFI_RDM, "an Elastic Fabric Adapter" },
+    { "psm3", PLI_OFI_RDM, "an Ethernet NIC with RDMA" },
+    { "opx", PLI_OFI_RDM, "an Omni-Path NIC" },
+    { "verbs", PLI_OFI_MSG, "an InfiniBand or RoCE device, rxe too" },
+    { "tcp", PLI_OFI_MSG, "a network interface that is up" },
+    { "net", PLI_OFI_MSG, "a network interface that is up" },
+    { "verbs;ofi_rxm", PLI_OFI_RDM, "an InfiniBand or RoCE device, rxe too" },
+    { "tcp;ofi_rxm", PLI_OFI_RDM, NULL },
 };
 enum { NCANDIDATES = sizeof candidates / sizeof candidates[0] };
 
@@ -88,37 +92,65 @@ static struct fi_info *pick(struct fi_info *list, const struct sockaddr *local)
     return first;
 }
 
-/* The provider's endpoint at that address. Providers on sockets have one for each address of the host, so they are asked for the
- * very one; of others the NIC that has the address is taken, or the first where none has. */
-static int find(const struct pli_fi_lib *lib, const struct candidate *c, const struct sockaddr *local, struct fi_info **out)
+/* What the provider has at the address source (NULL: everywhere), for the caller to free. PLAIT_E_UNSUPPORTED: nothing. */
+static int ask(const struct pli_fi_lib *lib, const struct pli_ofi_candidate *c, const char *source, struct fi_info **list)
 {
-    bool sockets = strncmp(c->name, "tcp", 3) == 0 || strcmp(c->name, "net") == 0;
-    struct fi_info *hints = make_hints(lib, c->name, c->kind), *list = NULL, *info;
-    char node[INET6_ADDRSTRLEN] = "127.0.0.1";
+    struct fi_info *hints;
     int rc;
 
+    hints = make_hints(lib, c->name, c->kind);
     if (!hints)
         return pli_fail(PLAIT_E_NOMEM, "no memory for a question to libfabric");
-    if (local && getnameinfo(local, local->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in), node, sizeof node,
-                             NULL, 0, NI_NUMERICHOST) != 0)
-        sockets = false;
-    rc = lib->getinfo(API_VERSION, sockets ? node : NULL, NULL, sockets ? FI_SOURCE : 0, hints, &list);
+    rc = lib->getinfo(API_VERSION, source, NULL, source ? FI_SOURCE : 0, hints, list);
     lib->freeinfo(hints);
     if (rc < 0)
         return pli_fail(PLAIT_E_UNSUPPORTED, "%s", rc == -FI_ENODATA ? "has no device here, or is not installed" : lib->strerror(-rc));
+    if (c->kind == PLI_OFI_RDM) { /* RDM: not there yet */
+        lib->freeinfo(*list);
+        return pli_fail(PLAIT_E_UNSUPPORTED, "would be used for reliable datagrams, which this version does not have");
+    }
+    return 0;
+}
+
+/* The provider's endpoint at that address. Providers on sockets have one for each address of the host, so they are asked for the
+ * very one; of others the NIC that has the address is taken, or the first where none has. */
+static int find(const struct pli_fi_lib *lib, const struct pli_ofi_candidate *c, const struct sockaddr *local, struct fi_info **out)
+{
+    bool sockets = strncmp(c->name, "tcp", 3) == 0 || strcmp(c->name, "net") == 0;
+    struct fi_info *list = NULL, *info;
+    char node[INET6_ADDRSTRLEN] = "127.0.0.1";
+    int rc;
+
+    if (local && getnameinfo(local, local->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in), node, sizeof node,
+                             NULL, 0, NI_NUMERICHOST) != 0)
+        sockets = false;
+    rc = ask(lib, c, sockets ? node : NULL, &list);
+    if (rc < 0)
+        return rc;
     info = pick(list, local && !is_loopback(local) ? local : NULL);
     *out = info ? lib->dupinfo(info) : NULL;
     lib->freeinfo(list);
     return *out ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory for what libfabric says");
 }
 
-/* The candidate that is wanted: a known one, or any other name as one of reliable datagrams. */
-static struct candidate wanted_one(const char *name)
+const struct pli_ofi_candidate *pli_ofi_candidate(unsigned i)
+{
+    return i < NCANDIDATES ? &candidates[i] : NULL;
+}
+
+struct pli_ofi_candidate pli_ofi_candidate_named(const char *name)
 {
     for (int i = 0; i < NCANDIDATES; i++)
         if (strcmp(candidates[i].name, name) == 0)
             return candidates[i];
-    return (struct candidate){ name, PLI_OFI_RDM };
+    return (struct pli_ofi_candidate){ name, PLI_OFI_RDM, NULL };
+}
+
+int pli_ofi_find_all(const struct pli_ofi_candidate *c, struct fi_info **list)
+{
+    const struct pli_fi_lib *lib = pli_fi_lib();
+
+    return lib ? ask(lib, c, NULL, list) : PLAIT_E_UNSUPPORTED;
 }
 
 const char *pli_ofi_wanted(const char *uri, const char **by)
@@ -140,7 +172,7 @@ int pli_ofi_find_local(const struct sockaddr *local, const char *provider, struc
     if (local && local->sa_family != AF_INET && local->sa_family != AF_INET6)
         local = NULL;
     if (wanted) {
-        struct candidate c = wanted_one(wanted);
+        struct pli_ofi_candidate c = pli_ofi_candidate_named(wanted);
 
         return find(lib, &c, local, info) == 0 ? 0 : pli_fail_prefix(PLAIT_E_INVAL, "libfabric's provider %.60s, which %s wants", wanted, by);
     }

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <plait/version.h>
 #include "runtime/record.h"
 
 struct pli_tr;
@@ -90,6 +91,9 @@ struct pli_tr_ops {
     bool kicks_once; /* wake_fd becomes readable once for each park, and never else: an application's own wake-ups, not a socket's */
     /* Can it be used in this process? 0, or a negative code with a sentence in pli_err_text(). Any thread; may be slow. */
     int (*probe)(void);
+    /* Calls tell for each device that the transport has looked for, in order of preference, with texts that are valid until it returns.
+     * 0, or as probe: no device then. NULL: it needs none. Any thread; may be slow. */
+    int (*describe_devices)(void (*tell)(const struct plait_device_info *d, void *arg), void *arg);
 
     /* ---- set-up: create, describe -> the peer's connect, connect with the peer's description ---- */
 
@@ -148,6 +152,8 @@ struct pli_tr_ops {
     int (*wake_fd)(const struct pli_tr *tr);
 
     void (*stats)(const struct pli_tr *tr, struct pli_tr_stats *st);
+    /* Writes what of the transport the link uses, as "libfabric provider tcp, lo". NULL: there is only one. */
+    void (*name_of)(const struct pli_tr *tr, char *buf, size_t size);
 };
 
 /* The head of every transport's link object. */

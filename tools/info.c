@@ -17,13 +17,14 @@ static const struct argp_option options[] = {
 };
 
 static const char doc[] =
-    "Shows the version and how it was built, the transports, this machine and the cores that contexts would "
-    "get, and the limits that matter."
+    "Shows the version and how it was built, the transports, the providers of libfabric with their NICs, this "
+    "machine and the cores that contexts would get, and the limits that matter."
     "\v"
     "HWLOC_SYNTHETIC or HWLOC_XMLFILE show another machine.\n\n"
     "Examples:\n"
     "  plait info\n"
     "  plait info --json | jq .topology.contexts\n"
+    "  PLAIT_PROVIDER=net plait info                 what that would change\n"
     "  taskset -c 1 plait info                       with one core only\n"
     "  HWLOC_SYNTHETIC='numa:4 core:16 pu:2' plait info";
 
@@ -88,7 +89,7 @@ static void add_text(struct json_object *o, const char *name, const char *v)
     json_object_object_add(o, name, v ? json_object_new_string(v) : NULL);
 }
 
-static struct json_object *transports_json(void)
+static struct json_object *transports_json(const struct info *info)
 {
     struct json_object *a = json_object_new_array(), *o;
     struct plait_transport_info t;
@@ -98,6 +99,7 @@ static struct json_object *transports_json(void)
         add_text(o, "name", t.name);
         add_bool(o, "available", t.available);
         add_text(o, "why", t.why);
+        info_devices_json(info, t.name, o);
         json_object_array_add(a, o);
     }
     return a;
@@ -239,7 +241,7 @@ static void print_json(const struct info *i)
 
     add_text(o, "version", plait_version());
     add_text(o, "build", plait_build_options());
-    json_object_object_add(o, "transports", transports_json());
+    json_object_object_add(o, "transports", transports_json(i));
     json_object_object_add(o, "topology", topo_json(&i->topo));
     json_object_object_add(o, "limits", limits_json(&i->limits));
     json_object_object_add(o, "link_shm_bytes", link_json(&i->link));
@@ -259,10 +261,13 @@ int cmd_info(int argc, char **argv)
     status = read_topo(&i.topo);
     info_read_limits(&i.limits);
     info_measure_link(&i.link);
+    if (plait_devices_open(&i.devices) < 0)
+        status = cli_plait_error("devices");
     if (json)
         print_json(&i);
     else
         info_print_text(&i);
+    plait_devices_close(i.devices);
     free(i.topo.places);
     plait_topo_close(i.topo.topo);
     return status;

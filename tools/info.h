@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <json-c/json.h>
 #include <plait/plait.h>
 
 struct info_rlimit {
@@ -46,8 +47,12 @@ struct info {
     struct info_topo topo;
     struct info_limits limits;
     struct info_link link;
+    struct plait_devices *devices; /* NULL: none, or no memory for them */
 };
 
+/* Adds what libfabric has for a transport to its object; nothing if it has none. */
+void info_devices_json(const struct info *i, const char *transport, struct json_object *o);
+void info_print_devices(const struct info *i);
 void info_print_text(const struct info *i);
 
 #endif

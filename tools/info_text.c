@@ -143,6 +143,7 @@ void info_print_text(const struct info *i)
 {
     printf("plait %s\n  built with %s\n", plait_version(), plait_build_options());
     transports();
+    info_print_devices(i);
     machine(&i->topo);
     limits(&i->limits);
     link_memory(&i->link);

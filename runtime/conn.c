@@ -570,6 +570,7 @@ int plait_conn_get_info(struct plait_conn *c, struct plait_conn_info *info)
         return pli_fail(PLAIT_E_INVAL, "plait_conn_info.size is %zu, not %zu", info->size, sizeof *info);
     info->state = pli_conn_state_name(c->state);
     info->transport = c->link && c->link->tr ? c->link->tr->ops->name : "none";
+    info->wire = c->link && c->link->tr ? pli_link_wire(c->link) : "none";
     info->peer_pid = c->link ? (c->link->pid ? c->link->pid : c->link->peer.pid) : 0;
     info->window = c->peer_window;
     info->unreleased = (uint32_t)(c->tx_seq - c->tx_released);

@@ -143,6 +143,8 @@ void pli_link_tell_waits(struct pli_link *link);
 
 /* Takes the connected socket over, also on error, and begins the handshake: PLI_LEV_MET at the client, PLI_LEV_ARRIVED at the server. */
 int pli_link_open_channel(struct pli_link *link, int fd, enum pli_link_event event);
+/* Which wire the link has and why, for people: a sentence of the calling thread's, until the next call. The link has a transport. */
+const char *pli_link_wire(const struct pli_link *link);
 /* Runs an event without a message through the table. */
 void pli_link_event(struct pli_link *link, enum pli_link_event event);
 

@@ -73,6 +73,31 @@ static bool same_host(const struct pli_link *link)
     return link->is_unix && memcmp(link->peer.host, pli_host_id(), PLI_HOST_LEN) == 0;
 }
 
+/* A client knows what its own URI allows, a server what both do: it gets both in one mask. */
+static const char *why_this(const struct pli_link *link)
+{
+    if (link->tr->ops->same_host)
+        return "the peer is on the same host";
+    if (!same_host(link))
+        return "the peer is on another host, or in another network or user namespace";
+    if (link->active && link->key.transports & PLI_TRANSPORT_SHM)
+        return "the listener's URI allows no other";
+    return link->active ? "the URI allows no other" : "the URI of one side allows no other";
+}
+
+const char *pli_link_wire(const struct pli_link *link)
+{
+    static __thread char text[256];
+    char name[128] = "shared memory";
+
+    if (link->tr->ops->name_of)
+        link->tr->ops->name_of(link->tr, name, sizeof name);
+    else if (!link->tr->ops->same_host)
+        snprintf(name, sizeof name, "%s", link->tr->ops->name);
+    snprintf(text, sizeof text, "%s; %s", name, why_this(link));
+    return text;
+}
+
 /* client */
 static int do_hello(struct pli_link *link)
 {

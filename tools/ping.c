@@ -28,7 +28,7 @@ struct ping {
     struct plait_session *session;
     struct plait_conn *conn;
     struct plait_watch *watch;
-    char transport[16];
+    char transport[16], wire[256];
     int sig_fd;
     bool interrupted, closed, calling;
     unsigned char *data;
@@ -159,6 +159,7 @@ static int open_session(struct ping *p)
     p->conn = plait_session_conn(p->session, 0);
     if (plait_conn_get_info(p->conn, &info) == 0)
         snprintf(p->transport, sizeof(p->transport), "%s", info.transport);
+    snprintf(p->wire, sizeof(p->wire), "%s", info.wire ? info.wire : "none");
     return CLI_OK;
 }
 
@@ -247,7 +248,7 @@ static void summary(struct ping *p)
     struct json_object *o;
 
     if (!p->json) {
-        printf("%lu sent, %lu answered, transport %s", p->sent, p->received, p->transport);
+        printf("%lu sent, %lu answered, transport %s (%s)", p->sent, p->received, p->transport, p->wire);
         if (p->received)
             printf("; round trip in us: min %.1f, avg %.1f, p50 %.1f, p99 %.1f, max %.1f", s.min, s.avg,
                    s.p50, s.p99, s.max);
@@ -258,6 +259,7 @@ static void summary(struct ping *p)
     json_object_object_add(o, "sent", json_object_new_int64((int64_t)p->sent));
     json_object_object_add(o, "answered", json_object_new_int64((int64_t)p->received));
     json_object_object_add(o, "transport", json_object_new_string(p->transport));
+    json_object_object_add(o, "wire", json_object_new_string(p->wire));
     json_object_object_add(o, "size", json_object_new_int64((int64_t)p->size));
     json_object_object_add(o, "rtt_us", figure_stats(&s, 1));
     figure_print_json(o);

@@ -239,7 +239,9 @@ PLAIT_API int plait_conn_is_open(const struct plait_conn *conn);
 struct plait_conn_info {
     size_t size;              /**< in: sizeof(struct plait_conn_info) */
     const char *state;        /**< "opening", "open", "closing", "closed" */
-    const char *transport;    /**< "shm", or "none" before a link is up */
+    const char *transport;    /**< "shm", "ofi", or "none" before a link is up */
+    const char *wire;         /**< what of the transport is used, and why it: "libfabric provider tcp, eth0; the peer is on another host"; "none"
+                                   as above. Belongs to the calling thread until its next call */
     pid_t peer_pid;           /**< 0 if unknown */
     uint32_t window;          /**< messages */
     uint32_t unreleased;      /**< of these, in use: sent, not yet released by the peer */

@@ -79,19 +79,28 @@ static void spoil(struct pli_ofi_link *l, const char *text)
 /* NULL, or what is wrong with it. */
 static const char *take_head(struct pli_ofi_link *l, const struct pli_ofi_buf *buf, struct pli_ofi_head *h)
 {
+    uint64_t tail;
+
     if (buf->len < sizeof *h + PLI_OFI_TAIL || buf->len > buf->size)
-        return "a packet is shorter than its head, or longer than its buffer";
+        return "a packet's length, or its field len, is less than its head's or more than its buffer's";
     memcpy(h, buf->mem, sizeof *h);
     if (h->len != buf->len)
         return "a packet has another length than its field len";
-    if (h->magic != PLI_OFI_MAGIC || h->tag != l->tag || h->link != l->id)
-        return "a packet is for nobody here";
+    if (h->magic != PLI_OFI_MAGIC)
+        return "a packet's field magic is wrong";
+    if (h->tag != l->tag)
+        return "a packet's field tag is not this link's";
+    if (h->link != l->id)
+        return "a packet's field link is not this link's";
     if (h->number != l->rx_seen)
-        return "a packet is out of order";
+        return "a packet's field number is out of order";
     if (h->grant - l->tx_grant > 1024)
         return "a packet's field grant goes back, or far ahead";
     if (h->big_from != l->tx_big_from && l->tx_big_from != UINT32_MAX)
         return "a packet's field big_from has changed";
+    memcpy(&tail, buf->mem + h->len - PLI_OFI_TAIL, sizeof tail);
+    if (tail != pli_ofi_tail(l->tag, h->number))
+        return "a packet's tail, or its field len, is wrong";
     return NULL;
 }
 
@@ -122,6 +131,18 @@ static void look_for_bulk(struct pli_ofi_link *l, const struct pli_ofi_buf *buf)
     l->rx_big_from = l->rx_posted;
 }
 
+/* Is something there of the packet behind this one? Then all of this one is. */
+static bool next_has_begun(const struct pli_ofi_link *l, const struct pli_list *node)
+{
+    const struct pli_list *next = pli_list_next(&l->posted, node);
+    struct pli_ofi_head h;
+
+    if (!next)
+        return false;
+    memcpy(&h, pli_container_of(next, struct pli_ofi_buf, node)->mem, sizeof h);
+    return h.magic || h.len;
+}
+
 /* The provider writes a packet from its first byte to its last one, in its progress, which this thread runs: so the tail comes last. A stale tail
  * of the buffer's earlier use has another number. */
 bool pli_ofi_look(struct pli_ofi_link *l)
@@ -135,17 +156,16 @@ bool pli_ofi_look(struct pli_ofi_link *l)
         uint64_t tail;
 
         memcpy(&h, buf->mem, sizeof h);
-        if (h.len == 0)
+        if (h.magic == 0 && h.len == 0)
             break;
-        if (h.len >= sizeof h + PLI_OFI_TAIL && h.len <= buf->size) {
-            memcpy(&tail, buf->mem + h.len - PLI_OFI_TAIL, sizeof tail);
-            if (tail != pli_ofi_tail(l->tag, l->rx_arrived))
-                break;
-        } else if (h.len < sizeof h + PLI_OFI_TAIL) { /* not all of this field is there yet */
-            break;
-        }
-        pli_list_remove(node);
         buf->len = h.len;
+        tail = 0;
+        if (h.len >= sizeof h + PLI_OFI_TAIL && h.len <= buf->size)
+            memcpy(&tail, buf->mem + h.len - PLI_OFI_TAIL, sizeof tail);
+        /* a length that is too small may be one of which not all bytes are there yet, but for one whose successor is there */
+        if (h.len <= buf->size && tail != pli_ofi_tail(l->tag, l->rx_arrived) && !next_has_begun(l, node))
+            break;
+        pli_list_remove(node);
         pli_ofi_arrived(l, buf);
         any = true;
     }

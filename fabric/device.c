@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Devices: what is opened once for a NIC and a context, and the buffers for its packets. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -296,6 +297,36 @@ int pli_ofi_dev_get(struct pli_ofi_dev **out, struct pli_ofi_hub *hub, struct fi
     return 0;
 }
 
+/* Is it the socket that listens where the passive endpoint does? */
+static bool listens_there(const struct pli_ofi_dev *dev, int fd)
+{
+    struct sockaddr_storage at;
+    socklen_t len = sizeof at, int_len = sizeof(int);
+    int listens = 0;
+
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &int_len) == 0 && listens &&
+           getsockname(fd, (struct sockaddr *)&at, &len) == 0 && len == dev->addr_len && memcmp(&at, dev->addr, len) == 0;
+}
+
+/* libfabric 1.17's provider tcp reads a request for a connection from a blocking socket: a stranger who sends half of one would hold up
+ * this thread for as long as he likes. An accepted socket inherits its patience from the one that listens, which only its address
+ * leads to. */
+static void limit_patience(const struct pli_ofi_dev *dev)
+{
+    struct timeval patience = { .tv_usec = 1000 };
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *e;
+
+    while (dir && (e = readdir(dir)) != NULL) {
+        int fd = atoi(e->d_name);
+
+        if (fd > 0 && listens_there(dev, fd))
+            setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    }
+    if (dir)
+        closedir(dir);
+}
+
 int pli_ofi_dev_listen(struct pli_ofi_dev *dev)
 {
     size_t len = sizeof dev->addr;
@@ -318,6 +349,8 @@ int pli_ofi_dev_listen(struct pli_ofi_dev *dev)
     }
     dev->addr_len = (uint32_t)len;
     dev->pep = pep;
+    if (dev->quiet)
+        limit_patience(dev);
     return 0;
 }
 

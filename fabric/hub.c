@@ -41,7 +41,7 @@ static void complete(struct pli_ofi_dev *dev, const struct fi_cq_msg_entry *e)
     struct pli_ofi_buf *buf = e->op_context;
 
     (void)dev;
-    if (!buf || !buf->link) /* its link was closed meanwhile */
+    if (!buf || !buf->link || buf->op == PLI_OFI_IDLE) /* its link was closed meanwhile, or it was found without this */
         return;
     if (buf->op == PLI_OFI_TX) {
         sent(buf);
@@ -72,6 +72,8 @@ static void complete_error(struct pli_ofi_dev *dev)
                  pli_fi_lib()->strerror(e.err), s ? s : "");
         pli_ofi_link_broke(l, text);
     }
+    if (buf->op == PLI_OFI_IDLE) /* it is being read, or is held */
+        return;
     if (buf->op == PLI_OFI_TX)
         l->tx_flight--;
     pli_ofi_buf_put(l->dev, buf);

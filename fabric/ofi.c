@@ -76,6 +76,7 @@ static int create(struct pli_tr **tr, const struct pli_tr_env *env, const struct
     pli_list_init(&l->posted);
     pli_list_init(&l->rxq);
     pli_list_init(&l->heldq);
+    pli_list_init(&l->spare);
     if (getrandom(l->token, sizeof l->token, 0) != sizeof l->token || getrandom(&l->tag, sizeof l->tag, 0) != sizeof l->tag) {
         rc = pli_fail_errno("getrandom for a link over the fabric");
         goto err_free;
@@ -139,6 +140,7 @@ static void destroy(struct pli_tr *tr, bool forked)
     put_all(l->dev, &l->posted);
     put_all(l->dev, &l->rxq);
     put_all(l->dev, &l->heldq);
+    put_all(l->dev, &l->spare);
     if (l->fill)
         pli_ofi_buf_put(l->dev, l->fill);
     l->dev->cq_used -= l->window + PLI_OFI_TX_MAX;

@@ -155,6 +155,7 @@ struct pli_ofi_link {
     bool in_rx;
     uint64_t holds;             /* records that are held */
     struct pli_list heldq;      /* those packets */
+    struct pli_list spare;      /* buffers that have been read, for this link only */
 };
 
 static inline struct pli_ofi_link *pli_ofi_link_of(struct pli_tr *tr)

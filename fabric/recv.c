@@ -11,6 +11,32 @@ enum {
 
 /* ---- buffers ---- */
 
+/* A buffer that has been read. Where a packet was found by looking at it, the provider may still be writing, because a bad peer has
+ * sent more than the packet's field len says: it takes only this link's packets then, until the endpoint is closed. */
+static void put_back(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
+{
+    if (l->dev->quiet)
+        pli_list_push_back(&l->spare, &buf->node);
+    else
+        pli_ofi_buf_put(l->dev, buf);
+}
+
+static struct pli_ofi_buf *get_buf(struct pli_ofi_link *l)
+{
+    uint32_t size = l->rx_big_from != UINT32_MAX ? PLI_OFI_BIG : PLI_OFI_SMALL;
+    struct pli_list *node;
+
+    pli_list_foreach(node, &l->spare) {
+        struct pli_ofi_buf *buf = pli_container_of(node, struct pli_ofi_buf, node);
+
+        if (buf->size == size) {
+            pli_list_remove(node);
+            return buf;
+        }
+    }
+    return pli_ofi_buf_get(l->dev, size == PLI_OFI_BIG);
+}
+
 static uint32_t owned(const struct pli_ofi_link *l)
 {
     return l->rx_posted - l->rx_read + l->held;
@@ -28,14 +54,14 @@ static ssize_t hand_over(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
 int pli_ofi_post(struct pli_ofi_link *l)
 {
     while (l->ep && l->state < PLI_OFI_BROKEN && owned(l) < l->window) {
-        struct pli_ofi_buf *buf = pli_ofi_buf_get(l->dev, l->rx_big_from != UINT32_MAX);
+        struct pli_ofi_buf *buf = get_buf(l);
         ssize_t rc;
 
         if (!buf)
             return PLAIT_E_NOMEM;
         rc = hand_over(l, buf);
         if (rc < 0) {
-            pli_ofi_buf_put(l->dev, buf);
+            put_back(l, buf);
             return pli_ofi_fail(l->dev->name, "posting a buffer", rc);
         }
         buf->link = l;
@@ -174,6 +200,7 @@ bool pli_ofi_look(struct pli_ofi_link *l)
 
 void pli_ofi_arrived(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
 {
+    buf->op = PLI_OFI_IDLE;
     l->rx_arrived++;
     pli_list_push_back(&l->rxq, &buf->node);
     pli_ofi_link_ready(l);
@@ -207,7 +234,7 @@ static void finish(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
         l->held++;
         pli_list_push_back(&l->heldq, &buf->node);
     } else {
-        pli_ofi_buf_put(l->dev, buf);
+        put_back(l, buf);
     }
     post_again(l);
 }
@@ -296,7 +323,8 @@ void pli_ofi_release(struct pli_tr *tr, uint32_t token)
         return;
     if (pli_list_first(&l->rxq) == &buf->node) /* still being read */
         return;
-    pli_ofi_buf_put(l->dev, buf);
+    pli_list_remove(&buf->node);
+    put_back(l, buf);
     l->held--;
     post_again(l);
 }

@@ -39,6 +39,31 @@ void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int 
     *nfds = 0;
 }
 
+static bool is_name(const char *name, size_t size)
+{
+    size_t n = strnlen(name, size);
+
+    return n > 0 && n < size && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_;-.") == n;
+}
+
+/* Providers take an address to be as long as its format, or its family, says. */
+static bool is_address(const struct pli_ofi_desc *d)
+{
+    sa_family_t family;
+
+    memcpy(&family, d->addr, sizeof family);
+    switch (d->addr_format) {
+    case FI_SOCKADDR_IN:
+        return d->addr_len == sizeof(struct sockaddr_in) && family == AF_INET;
+    case FI_SOCKADDR_IN6:
+        return d->addr_len == sizeof(struct sockaddr_in6) && family == AF_INET6;
+    case FI_SOCKADDR_IB: /* struct sockaddr_ib, which only the kernel's headers have */
+        return d->addr_len == 48 && family == AF_IB;
+    default: /* those of native connections are all addresses of sockets */
+        return d->kind != PLI_OFI_MSG && d->addr_format != FI_SOCKADDR && d->addr_format != FI_ADDR_STR;
+    }
+}
+
 static int check_desc(const struct pli_ofi_desc *d, size_t len)
 {
     if (len != sizeof *d)
@@ -48,10 +73,13 @@ static int check_desc(const struct pli_ofi_desc *d, size_t len)
                         d->magic, d->version, PLI_OFI_DESC_MAGIC, PLI_OFI_DESC_VERSION);
     if (d->window < PLI_OFI_WINDOW_MIN || d->window > 1024)
         return pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint has %u buffers, not %d to 1024", d->window, PLI_OFI_WINDOW_MIN);
-    if (d->addr_len > sizeof d->addr || memchr(d->provider, '\0', sizeof d->provider) == NULL || !*d->provider)
-        return pli_fail(PLAIT_E_BADPEER, "the peer's description of its fabric endpoint has no proper provider or address");
     if (d->kind != PLI_OFI_MSG && d->kind != PLI_OFI_RDM)
         return pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint is of the unknown kind %u", d->kind);
+    if (!is_name(d->provider, sizeof d->provider))
+        return pli_fail(PLAIT_E_BADPEER, "the peer's description of its fabric endpoint has no proper provider");
+    if (d->addr_len > sizeof d->addr || (d->addr_len && !is_address(d)))
+        return pli_fail(PLAIT_E_BADPEER, "the peer's description of its fabric endpoint has no proper address: %u bytes of format %u",
+                        d->addr_len, d->addr_format);
     return 0;
 }
 
@@ -139,6 +167,8 @@ int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *
     rc = check_desc(&d, len);
     if (rc < 0)
         return rc;
+    if (d.kind != PLI_OFI_MSG)
+        return pli_fail(PLAIT_E_UNSUPPORTED, "the peer's fabric endpoint, of provider %s, is one of reliable datagrams", d.provider);
     if ((l->state == PLI_OFI_NEW) != (d.addr_len > 0))
         return pli_fail(PLAIT_E_BADPEER, "both sides' fabric endpoints want to %s", d.addr_len ? "listen" : "connect");
     l->peer_id = d.link;

@@ -3,6 +3,7 @@
 # The command plait: help, mistakes in the command line, info, serve and ping.
 suite=cli
 . "$(dirname "$0")/tools_common.sh"
+unset PLAIT_PROVIDER
 
 # ---- help ----
 
@@ -64,7 +65,15 @@ import json, os, sys
 d = json.load(open(sys.argv[1]))
 assert d["version"].count(".") == 2 and d["build"]
 t = {x["name"]: x for x in d["transports"]}
-assert t["shm"]["available"] is True and t["ofi"]["why"], t
+assert t["shm"]["available"] is True and t["ofi"]["why"] and "providers" not in t["shm"], t
+if t["ofi"]["available"]:
+    p = t["ofi"]["providers"]
+    assert t["ofi"]["library"].startswith("libfabric "), t
+    assert [x["name"] for x in p if x["kind"] == "MSG"] == ["verbs", "tcp", "net"], p
+    assert sum(x["chosen"] for x in p) == 1 and all(x["why"] for x in p), p
+    assert all(x["usable"] == bool(x["nics"]) for x in p), p
+    lo = [n for x in p if x["name"] == "tcp" for n in x["nics"] if n["address"] == "127.0.0.1"]
+    assert lo == [{"name": "lo", "address": "127.0.0.1", "node": None, "cpus": None}], p
 o = d["topology"]
 assert o["pus_allowed"] == len(os.sched_getaffinity(0)), o
 assert 1 <= o["cores_allowed"] <= o["cores"] and len(o["contexts"]) == o["cores_allowed"], o
@@ -84,6 +93,19 @@ assert 0 < m["quiet"] <= 64 << 10 and m["quiet"] <= m["busy"] <= 512 << 10, m
 (ulimit -n 300; ulimit -v unlimited; "$plait" info --json >"$dir/out" 2>"$dir/err")
 python "plait info shows a lowered limit" \
     'import json, sys; assert json.load(open(sys.argv[1]))["limits"]["nofile"]["soft"] == 300' "$dir/out"
+fabric= # is libfabric here, with its provider tcp?
+! grep -q '"127.0.0.1"' "$dir/info.json" || fabric=yes
+if [ -n "$fabric" ]; then
+    PLAIT_PROVIDER=net run info --json
+    python "plait info with another provider wanted" '
+import json, sys
+p = {x["name"]: x for x in json.load(open(sys.argv[1]))["transports"][1]["providers"]}
+assert p["net"]["chosen"] and "PLAIT_PROVIDER" in p["net"]["why"], p["net"]
+assert p["tcp"]["usable"] and not p["tcp"]["chosen"] and "net" in p["tcp"]["why"], p["tcp"]' "$dir/out"
+    PLAIT_PROVIDER=no_such run info
+    expect "plait info with a provider that is not there" 0 out "not available" "no_such, which PLAIT_PROVIDER wants" \
+        "not installed" "wants no_such"
+fi
 HWLOC_SYNTHETIC='numa:4 core:4 pu:2' "$plait" info --json >"$dir/out" 2>"$dir/err"
 python "plait info of another machine" '
 import json, sys
@@ -149,6 +171,28 @@ run ping --count 2 --interval 0 --size 256k "$uri"
 expect "ping with the largest message" 0 out "2 sent, 2 answered"
 PLAIT_PROVIDER=nonesuch run ping "$uri/?transport=ofi"
 expect "ping, a provider that is not there" 1 err ofi
+run ping "$uri/?transport=shm&provider=tcp"
+expect "ping, a provider with shm" 1 err "provider=tcp" "transport=shm"
+if [ -n "$fabric" ]; then
+    begin 9 serve plait://127.0.0.1?provider=tcp
+    uri_of 9
+    run ping --count 1 "$uri&transport=ofi"
+    expect "ping over libfabric" 0 out "1 answered, transport ofi" "libfabric provider tcp, lo; the URI allows no other"
+    run ping --count 1 --json "${uri%%\?*}?transport=ofi"
+    expect "ping over the listener's provider" 0 out '"transport":"ofi"' '"wire":"libfabric provider tcp, lo'
+    PLAIT_PROVIDER=net run ping --count 1 "$uri&transport=ofi"
+    expect "ping, the URI goes before PLAIT_PROVIDER" 0 out "libfabric provider tcp"
+    run ping --count 1 "${uri%%\?*}?transport=ofi&provider=net"
+    expect "ping, another provider than the listener's" 1 err "provider tcp" "the URI of this side wants net"
+    PLAIT_PROVIDER=net run ping --count 1 "${uri%%\?*}?transport=ofi"
+    expect "ping, PLAIT_PROVIDER is not the listener's" 1 err "provider tcp" "PLAIT_PROVIDER of this side wants net"
+    run ping --count 1 "${uri%%\?*}?transport=ofi&provider=no_such"
+    expect "ping, no such provider" 1 err "no_such, which the URI wants" "not installed"
+    kill -TERM "$pid"
+    wait "$pid"
+    exec 9<&-
+    uri=$served
+fi
 
 # Ctrl-C ends an endless ping, with its summary
 begin 9 ping --count 0 --interval 0.001 "$uri"

@@ -338,3 +338,45 @@ Test(version, says_what_it_is)
 #endif
     assert_code(plait_transport_info(2, &info), PLAIT_E_NOTFOUND, NULL);
 }
+
+static void check_device(const struct plait_device_info *d)
+{
+    cr_assert_str_eq(d->transport, "ofi");
+    cr_assert_eq(strncmp(d->library, "libfabric ", 10), 0, "%s", d->library);
+    cr_assert(strcmp(d->kind, "MSG") == 0 || strcmp(d->kind, "RDM") == 0, "%s", d->kind);
+    cr_assert_not_null(d->why);
+    cr_assert(d->usable == (d->nic != NULL), "%s", d->provider);
+    cr_assert(d->usable || !d->chosen, "%s", d->provider);
+}
+
+Test(version, lists_devices)
+{
+    struct plait_device_info d = PLAIT_DEVICE_INFO_INIT, shorter = PLAIT_DEVICE_INFO_INIT, none = { .size = 0 };
+    struct plait_transport_info ofi;
+    struct plait_devices *list;
+    unsigned n, chosen = 0;
+
+    assert_code(plait_devices_open(NULL), PLAIT_E_INVAL, "NULL");
+    cr_assert_eq(plait_devices_open(&list), 0);
+    n = plait_devices_count(list);
+    for (unsigned i = 0; i < n; i++) {
+        cr_assert_eq(plait_devices_get(list, i, &d), 0);
+        check_device(&d);
+        chosen += d.chosen && strcmp(d.address ? d.address : "", "127.0.0.1") == 0;
+    }
+    cr_assert_eq(plait_transport_info(1, &ofi), 0);
+    cr_assert_eq(n > 0 && chosen > 0, ofi.available, "%u devices, %s", n, ofi.why);
+    assert_code(plait_devices_get(list, n, &d), PLAIT_E_NOTFOUND, "there is no device");
+    assert_code(plait_devices_get(list, 0, &none), PLAIT_E_INVAL, "size");
+    assert_code(plait_devices_get(list, 0, NULL), PLAIT_E_INVAL, "NULL");
+    assert_code(plait_devices_get(NULL, 0, &d), PLAIT_E_INVAL, "NULL");
+    /* a program that was built with an older header has a shorter struct */
+    shorter.size = offsetof(struct plait_device_info, why);
+    shorter.why = "untouched";
+    cr_assert(n == 0 || plait_devices_get(list, 0, &shorter) == 0);
+    cr_assert_str_eq(shorter.why, "untouched");
+    cr_assert_eq(shorter.size, offsetof(struct plait_device_info, why));
+    plait_devices_close(list);
+    plait_devices_close(NULL);
+    cr_assert_eq(plait_devices_count(NULL), 0);
+}

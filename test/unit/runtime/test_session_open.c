@@ -16,6 +16,7 @@ Test(session_open, opens_and_closes_in_order)
 
     cr_assert_str_eq(info.state, "open");
     cr_assert_str_eq(info.transport, "shm");
+    cr_assert_str_eq(info.wire, "shared memory; the peer is on the same host");
     cr_assert_eq(info.peer_pid, getpid());
     cr_assert_eq(info.window, 1024);
     cr_assert_eq(info.max_msg, PLAIT_EAGER_MAX);

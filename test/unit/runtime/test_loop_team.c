@@ -362,7 +362,7 @@ Test(version, lists_devices)
     for (unsigned i = 0; i < n; i++) {
         cr_assert_eq(plait_devices_get(list, i, &d), 0);
         check_device(&d);
-        chosen += d.chosen && strcmp(d.address ? d.address : "", "127.0.0.1") == 0;
+        chosen += d.chosen != 0;
     }
     cr_assert_eq(plait_transport_info(1, &ofi), 0);
     cr_assert_eq(n > 0 && chosen > 0, ofi.available, "%u devices, %s", n, ofi.why);

@@ -282,7 +282,8 @@ int pli_ofi_dev_get(struct pli_ofi_dev **out, struct pli_ofi_hub *hub, struct fi
     dev->hub = hub;
     dev->info = info;
     dev->kind = info->ep_attr->type == FI_EP_MSG ? PLI_OFI_MSG : PLI_OFI_RDM;
-    dev->quiet = dev->kind == PLI_OFI_MSG && strcmp(info->fabric_attr->prov_name, "tcp") == 0;
+    /* later versions have another provider under this name */
+    dev->quiet = dev->kind == PLI_OFI_MSG && pli_fi_lib()->version() < FI_VERSION(1, 18) && strcmp(info->fabric_attr->prov_name, "tcp") == 0;
     init_pool(&dev->small, PLI_OFI_SMALL);
     init_pool(&dev->big, PLI_OFI_BIG);
     pli_list_init(&dev->node);

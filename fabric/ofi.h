@@ -234,7 +234,7 @@ static inline void pli_ofi_link_ready(struct pli_ofi_link *link)
 /* Something of the link is to be sent at the end of the next poll: there must be one. */
 static inline void pli_ofi_link_dirty(struct pli_ofi_link *link)
 {
-    if (pli_list_is_on(&link->dirty_node))
+    if (pli_list_is_on(&link->dirty_node) || link->state == PLI_OFI_DEAD)
         return;
     pli_list_push_back(&link->hub->dirty, &link->dirty_node);
     if (link->hub->tr.hot_index < 0 && !link->hub->polling && link->tr.up->wants_poll)

@@ -268,7 +268,7 @@ static int other_user(void)
 
 static int other_boot(void)
 {
-    char path[] = "/tmp/plait-boot-XXXXXX";
+    char path[] = "/tmp/plait-test-XXXXXX";
     int fd, rc;
 
     if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)

@@ -21,7 +21,7 @@ static void must_fail(const char *variable, const char *value, const char *word)
 
 static void must_fail_text(const char *xml, size_t len, const char *word)
 {
-    char path[] = "/tmp/plait-topo-XXXXXX";
+    char path[] = "/tmp/plait-test-XXXXXX";
     int fd = mkstemp(path);
 
     cr_assert_geq(fd, 0);

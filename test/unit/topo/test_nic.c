@@ -51,7 +51,7 @@ static void link_to(const char *dir, const char *name, const char *target)
 
 static void make_sysfs(void)
 {
-    strcpy(root, "/tmp/plait-sys-XXXXXX");
+    strcpy(root, "/tmp/plait-test-XXXXXX");
     cr_assert(mkdtemp(root));
     file("devices/pci0000:00/0000:3b:00.0", "numa_node", "1\n");
     file("devices/pci0000:00/0000:3b:00.0", "local_cpulist", "8-15,24-31\n");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Many links: idle ones cost nothing, and 64 processes connect all to all. */
+/* Many links: idle ones cost nothing, and processes connect all to all. */
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -45,7 +45,7 @@ Test(session_many, an_idle_session_uses_no_cpu)
     long cpu;
 
     lo.session = load_opts(&other);
-    cr_assert_eq(plait_listen(&listener, ctx, "plait://127.0.0.1:0", &lo), 0);
+    cr_assert_eq(plait_listen(&listener, ctx, LISTEN_URI, &lo), 0);
     peer_start(&p, "idle", plait_listener_uri(listener), NULL);
     while (!other.opened)
         cr_assert_geq(plait_ctx_run(ctx, 1000), 0);
@@ -87,7 +87,7 @@ static void run_pings(struct plait_ctx *ctx, uint64_t n)
     cr_assert_geq(pings, until);
 }
 
-Test(session_many, only_the_busy_one_of_1000_links_is_polled)
+Test(session_many, only_the_busy_one_of_many_links_is_polled)
 {
     static const struct plait_conn_ops ops = { .on_message = count_ping };
     struct plait_ctx *ctx = new_ctx();
@@ -104,12 +104,14 @@ Test(session_many, only_the_busy_one_of_1000_links_is_polled)
     setrlimit(RLIMIT_NOFILE, &rl);
     /* the other process has a context for each link: 3 descriptors, and 4 for the link */
     links = rl.rlim_max < 7500 ? (int)(rl.rlim_max - 100) / 7 : 1001;
+    if (!OVER_SHM) /* 13 more for a context with a device of its own, and 1 for the link */
+        links = rl.rlim_max < 7000 ? (int)(rl.rlim_max - 100) / 24 : 257;
     if (links > 200 && getenv("PLAIT_TEST_QUICK"))
         links = 200;
     if (links < 50)
         cr_skip_test("RLIMIT_NOFILE is too low");
     o.session.conn_ops = &ops;
-    cr_assert_eq(plait_listen(&listener, ctx, "plait://127.0.0.1:0", &o), 0, "%s", plait_error_text());
+    cr_assert_eq(plait_listen(&listener, ctx, LISTEN_URI, &o), 0, "%s", plait_error_text());
     snprintf(n, sizeof n, "%d", links);
     peer_start(&p, "links", n, plait_listener_uri(listener));
     run_pings(ctx, 20000);
@@ -133,7 +135,7 @@ Test(session_many, only_the_busy_one_of_1000_links_is_polled)
 
 /* ---- all to all ---- */
 
-enum { RANKS = 64 };
+enum { RANKS = OVER_SHM ? 64 : 12 }; /* libfabric takes 0.3 s to load */
 
 /* Between the ranks, before they are connected. */
 struct board {
@@ -202,7 +204,7 @@ static int be_rank(struct board *b, int me)
     o.arg = &r;
     o.open_timeout_ms = 60000;
     lo.session = o;
-    if (plait_ctx_create(&ctx, &co) < 0 || plait_listen(&l, ctx, "plait://127.0.0.1:0", &lo) < 0)
+    if (plait_ctx_create(&ctx, &co) < 0 || plait_listen(&l, ctx, LISTEN_URI, &lo) < 0)
         return fail(b, me, "listening");
     snprintf(b->uri[me], sizeof b->uri[me], "%s", plait_listener_uri(l));
     atomic_fetch_add(&b->listening, 1);
@@ -226,7 +228,7 @@ static int be_rank(struct board *b, int me)
     return atomic_load(&b->failed) != 0;
 }
 
-Test(session_many, sixty_four_processes_connect_all_to_all)
+Test(session_many, processes_connect_all_to_all)
 {
     struct board *b = mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct traces before = traces_now();
@@ -253,7 +255,7 @@ Test(session_many, sixty_four_processes_connect_all_to_all)
     took = pli_clock_now() - start;
     cr_assert_eq(bad, 0, "%d ranks failed; %s", bad, b->error);
     cr_assert_leq(took, SLOWER * 10 * PLI_NS_PER_S, "%llu ms", (unsigned long long)(took / PLI_NS_PER_MS));
-    fprintf(stderr, "64 processes, 2,016 pairs: %llu ms\n", (unsigned long long)(took / PLI_NS_PER_MS));
+    fprintf(stderr, "%d processes: %llu ms\n", RANKS, (unsigned long long)(took / PLI_NS_PER_MS));
     munmap(b, sizeof *b);
     assert_no_traces(&before);
 }

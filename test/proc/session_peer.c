@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The other process of the session tests:
- *   session_peer serve SEED          prints its URI, serves and loads every session; SEED 0: does not load them
+ *   session_peer serve SEED          listens at SESSION_PEER_URI, prints its URI, serves and loads every session; SEED 0: does not load them
  *   session_peer load SEED URI       opens a session and loads it
  *   session_peer idle URI            opens a session and does nothing
  *   session_peer links N URI         N contexts with a session each; the first one is then busy
@@ -29,10 +29,11 @@ static int run(void)
 static int serve(void)
 {
     struct plait_listen_opts o = PLAIT_LISTEN_OPTS_INIT;
+    const char *uri = getenv("SESSION_PEER_URI");
     struct plait_listener *l;
 
     o.session = load_opts(&load);
-    if (plait_listen(&l, ctx, "plait://127.0.0.1:0/", &o) < 0)
+    if (plait_listen(&l, ctx, uri ? uri : "plait://127.0.0.1:0/", &o) < 0)
         return fail("listening");
     say(plait_listener_uri(l));
     return run();

@@ -20,6 +20,15 @@
 #define SLOWER 1
 #endif
 
+/* Where the tests listen. The same source is also built with another transport: TRANSPORT is "?transport=..." then. */
+#ifndef TRANSPORT
+#define TRANSPORT ""
+#define OVER_SHM 1
+#else
+#define OVER_SHM 0
+#endif
+#define LISTEN_URI "plait://127.0.0.1:0/x" TRANSPORT
+
 extern char **environ;
 
 struct peer {
@@ -41,6 +50,7 @@ static inline void peer_start_args(struct peer *p, const char *program, const ch
         argv[i + 1] = (char *)(uintptr_t)args[i];
     cr_assert_eq(pipe2(in, O_CLOEXEC), 0);
     cr_assert_eq(pipe2(out, O_CLOEXEC), 0);
+    setenv("SESSION_PEER_URI", LISTEN_URI, 1);
     posix_spawn_file_actions_init(&fa);
     posix_spawn_file_actions_adddup2(&fa, in[0], STDIN_FILENO);
     posix_spawn_file_actions_adddup2(&fa, out[1], STDOUT_FILENO);

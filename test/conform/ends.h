@@ -25,7 +25,7 @@ struct kind {
 };
 #define MAX_KINDS 8
 
-static inline size_t find_kinds(struct kind *kinds)
+static inline size_t name_kinds(struct kind *kinds)
 {
     size_t n = 0;
 
@@ -40,11 +40,21 @@ static inline size_t find_kinds(struct kind *kinds)
             continue;
         kinds[n].ops = &pli_ofi_ops;
         snprintf(kinds[n].provider, sizeof kinds[n].provider, "%s", word);
-        setenv("PLAIT_PROVIDER", word, 1);
-        cr_assert_eq(pli_ofi_ops.probe(), 0, "%s", plait_error_text());
         n++;
     }
 #endif
+    return n;
+}
+
+/* The same, and each of them can be used. */
+static inline size_t find_kinds(struct kind *kinds)
+{
+    size_t n = name_kinds(kinds);
+
+    for (size_t i = 0; i < n; i++) {
+        setenv("PLAIT_PROVIDER", kinds[i].provider, 1);
+        cr_assert_eq(kinds[i].ops->probe(), 0, "%s", plait_error_text());
+    }
     return n;
 }
 

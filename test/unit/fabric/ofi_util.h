@@ -72,6 +72,7 @@ static inline int side_try_create(struct side *s, struct side *with)
 {
     struct pli_tr_env env = { .local_node = -1, .peer_node = -1 };
 
+    setenv("PLAIT_PROVIDER", "tcp", 0); /* on a host with RDMA, too: what is played here are its sockets */
     memset(s, 0, sizeof *s);
     s->shared_hub = with ? with->shared_hub : &s->hub;
     env.shm_bytes = env.kicks = env.bind_failures = &s->counter;

@@ -12,7 +12,8 @@ build=${top_builddir:-$top}
 # every transport, those of rxe by these providers
 conformance=(test_transport test_transport_long test_transport_two)
 providers=(verbs)
-sessions='^test/proc/ofi_death$'
+# processes that open many sessions over verbs need seconds for each here, where all is emulated: only with RXE_ALL
+sessions='^$'
 # for the Criterion programs and the jobs: what libfabric 1.17 needs on rxe, and no handler of SIGSEGV from libpsm
 export FI_UNIVERSE_SIZE=64 IPATH_NO_BACKTRACE=1 CRITERION_JOBS=1 CRITERION_VERBOSITY_LEVEL=1
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
 # make check-rxe: everything that RDMA can change, on rxe. Where this machine has an RDMA device with an active
-# port, on that one; else in guests: the conformance programs and others that open sessions in one, then jobs of
-# both launchers over two.
+# port, on that one; else in guests: the conformance programs in one, then jobs of both launchers over two.
 #   RXE_SUITE     all Criterion programs, relative to the build folder; those that match $sessions are run
 #   RXE_ALL=1     all of them are: some ten minutes in a guest
 #   RXE_PLACE     native or guest: not what is there, but this

@@ -53,3 +53,9 @@ fuzz() {
 
 cd "$src"
 fuzz wire 17000 test/fuzz/fuzz_wire.c runtime/wire.c runtime/wire_encode.c runtime/uri.c util/err.c
+# the fabric's headers are libfabric's
+if echo '#include <rdma/fabric.h>' | clang -fsyntax-only -x c - 2>/dev/null; then
+    fuzz packet 9000 test/fuzz/fuzz_packet.c fabric/recv.c util/err.c util/log.c
+else
+    echo "no libfabric: the packets of the fabric are not fuzzed"
+fi

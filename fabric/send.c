@@ -93,10 +93,9 @@ static bool post_fill(struct pli_ofi_link *l)
     if (!may_send(l, true) || !post(l, l->fill, l->fill_records, &again))
         return false;
     l->fill_records = 0;
-    if (again)
-        l->fill->len = sizeof(struct pli_ofi_head);
-    else
-        l->fill = NULL;
+    if (again) /* an idle link keeps none; the next record gets this one, which is in the cache */
+        pli_ofi_buf_put(l->dev, l->fill);
+    l->fill = NULL;
     return true;
 }
 

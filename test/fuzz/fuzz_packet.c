@@ -237,7 +237,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         size_t at = 1;
         FILE *f;
 
-        if (len > 4096)
+        if (len > 3584)
             len = 32 + 16 + payload + 8;
         memset(in, 0, sizeof in);
         in[0] = (uint8_t)(k & 1);

@@ -51,8 +51,10 @@ Test(packet, layout)
 
 Test(packet, a_record_of_the_largest_payload_fills_a_packet)
 {
-    for (uint32_t size = PLI_OFI_SMALL; size <= PLI_OFI_BIG; size *= 16) {
-        uint32_t max = pli_ofi_payload_max(size), end = size - PLI_OFI_TAIL, next;
+    static const uint32_t sizes[] = { PLI_OFI_SMALL, PLI_OFI_BIG };
+
+    for (unsigned i = 0; i < 2; i++) {
+        uint32_t size = sizes[i], max = pli_ofi_payload_max(sizes[i]), end = size - PLI_OFI_TAIL, next;
 
         cr_assert_eq(AT + pli_ofi_rec_size(max) + PLI_OFI_TAIL, size);
         cr_assert(parse(end, AT, plain(), pli_rec_w1(max, 1, 2), &next));

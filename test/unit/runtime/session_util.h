@@ -16,6 +16,11 @@
 #include "test/unit/runtime/fds.h"
 #include "util/clock.h"
 
+/* Of the listener's URI; some of the tests are also built with "?transport=ofi". */
+#ifndef TRANSPORT
+#define TRANSPORT ""
+#endif
+
 #define MAX_CTXS 8
 #define MAX_LOGS 64
 #define PATIENCE_NS (30 * PLI_NS_PER_S)
@@ -269,7 +274,7 @@ static inline void world_listen(struct world *w, const struct plait_listen_opts 
     o.session.session_ops = &log_session_ops;
     o.session.conn_ops = &log_conn_ops;
     o.session.arg = w;
-    cr_assert_eq(plait_listen(&w->listener, w->ctx[0], "plait://127.0.0.1/test", &o), 0, "%s", plait_error_text());
+    cr_assert_eq(plait_listen(&w->listener, w->ctx[0], "plait://127.0.0.1/test" TRANSPORT, &o), 0, "%s", plait_error_text());
     snprintf(w->uri, sizeof w->uri, "%s", plait_listener_uri(w->listener));
 }
 

@@ -89,6 +89,9 @@ Test(ofi_provider, no_signal_handler_is_changed)
             continue;
         cr_assert_eq(sigaction(i, NULL, &after), 0);
         cr_assert_eq(after.sa_handler, before[i].sa_handler, "signal %d", i);
+#ifdef __SANITIZE_THREAD__
+        continue; /* it puts in flags and a mask of its own */
+#endif
         cr_assert_eq((after.sa_flags ^ before[i].sa_flags) & ~RESTORER, 0, "signal %d", i);
         cr_assert_eq(memcmp(&after.sa_mask, &before[i].sa_mask, 8), 0, "signal %d", i);
     }

@@ -25,6 +25,7 @@
 #define TRANSPORT ""
 #define OVER_SHM 1
 #else
+#include "test/unit/fabric/forgotten.h"
 #define OVER_SHM 0
 #endif
 #define LISTEN_URI "plait://127.0.0.1:0/x" TRANSPORT

@@ -19,6 +19,8 @@
 /* Of the listener's URI; some of the tests are also built with "?transport=ofi". */
 #ifndef TRANSPORT
 #define TRANSPORT ""
+#else
+#include "test/unit/fabric/forgotten.h"
 #endif
 
 #define MAX_CTXS 8

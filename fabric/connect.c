@@ -31,8 +31,7 @@ void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int 
     if (l->state == PLI_OFI_NEW) { /* nobody has connected this side: so it listens */
         d.addr_len = (uint16_t)l->dev->addr_len;
         memcpy(d.addr, l->dev->addr, l->dev->addr_len);
-        l->state = PLI_OFI_LISTENING;
-        l->hub->waiting++;
+        pli_ofi_link_enter(l, PLI_OFI_LISTENING);
     }
     memcpy(blob, &d, sizeof d);
     *len = sizeof d;
@@ -147,8 +146,7 @@ static int connect_msg(struct pli_ofi_link *l, const struct pli_ofi_desc *d)
     rc = fi_connect(l->ep, d->addr, &cm, sizeof cm);
     if (rc < 0)
         return pli_ofi_fail(l->dev->name, "connecting to the peer", rc);
-    l->state = PLI_OFI_CONNECTING;
-    l->hub->waiting++;
+    pli_ofi_link_enter(l, PLI_OFI_CONNECTING);
     return 0;
 }
 
@@ -190,9 +188,7 @@ void pli_ofi_link_broke(struct pli_ofi_link *l, const char *why)
 {
     if (l->state >= PLI_OFI_BROKEN)
         return;
-    if (l->state == PLI_OFI_LISTENING || l->state == PLI_OFI_CONNECTING)
-        l->hub->waiting--;
-    l->state = PLI_OFI_BROKEN;
+    pli_ofi_link_enter(l, PLI_OFI_BROKEN);
     snprintf(l->why, sizeof l->why, "%s: %.120s", l->dev->name, why);
     pli_ofi_link_deadline(l, pli_clock_now() + LAST_WORDS_NS);
 }
@@ -201,8 +197,7 @@ static void is_up(struct pli_ofi_link *l)
 {
     if (l->state != PLI_OFI_LISTENING && l->state != PLI_OFI_CONNECTING)
         return;
-    l->hub->waiting--;
-    l->state = PLI_OFI_UP;
+    pli_ofi_link_enter(l, PLI_OFI_UP);
     pli_ofi_link_deadline(l, PLI_CLOCK_NEVER);
     pli_ofi_link_flush(l, true);
     if (l->starved)

@@ -364,11 +364,8 @@ static void close_fid(struct fid *fid)
 void pli_ofi_dev_close(struct pli_ofi_dev *dev, bool forked)
 {
     pli_list_remove(&dev->node);
-    if (!forked) {
+    if (!forked)
         close_fid(dev->pep ? &dev->pep->fid : NULL);
-        close_fid(dev->ep ? &dev->ep->fid : NULL);
-        close_fid(dev->av ? &dev->av->fid : NULL);
-    }
     free_pool(&dev->small, forked);
     free_pool(&dev->big, forked);
     if (!forked) {

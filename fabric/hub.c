@@ -36,11 +36,10 @@ static void sent(struct pli_ofi_buf *buf)
         pli_ofi_link_dirty(l);
 }
 
-static void complete(struct pli_ofi_dev *dev, const struct fi_cq_msg_entry *e)
+static void complete(const struct fi_cq_msg_entry *e)
 {
     struct pli_ofi_buf *buf = e->op_context;
 
-    (void)dev;
     if (!buf || !buf->link || buf->op == PLI_OFI_IDLE) /* its link was closed meanwhile, or it was found without this */
         return;
     if (buf->op == PLI_OFI_TX) {
@@ -86,7 +85,7 @@ int pli_ofi_dev_reap(struct pli_ofi_dev *dev)
 
     if (n > 0) {
         for (ssize_t i = 0; i < n; i++)
-            complete(dev, &e[i]);
+            complete(&e[i]);
         return (int)n;
     }
     if (n == -FI_EAVAIL) {
@@ -114,6 +113,8 @@ void pli_ofi_link_deadline(struct pli_ofi_link *link, uint64_t at)
     struct pli_ofi_hub *hub = link->hub;
     struct pli_list *node;
 
+    if (link->deadline == at)
+        return;
     link->deadline = at;
     hub->deadline = PLI_CLOCK_NEVER;
     pli_list_foreach(node, &hub->links) {

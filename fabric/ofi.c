@@ -106,9 +106,7 @@ void pli_ofi_quiet(struct pli_tr *tr)
 {
     struct pli_ofi_link *l = pli_ofi_link_of(tr);
 
-    if (l->state == PLI_OFI_LISTENING || l->state == PLI_OFI_CONNECTING)
-        l->hub->waiting--;
-    l->state = PLI_OFI_DEAD;
+    pli_ofi_link_enter(l, PLI_OFI_DEAD);
     pli_ofi_link_deadline(l, PLI_CLOCK_NEVER);
     pli_list_remove(&l->ready_node);
     pli_list_remove(&l->dirty_node);

@@ -60,13 +60,10 @@ struct pli_ofi_dev {
     struct fid_cq *cq;
     struct fid_eq *eq;          /* MSG */
     struct fid_pep *pep;        /* MSG: made when the first peer is to connect */
-    struct fid_ep *ep;          /* RDM */
-    struct fid_av *av;          /* RDM */
     struct pli_ofi_pool small, big;
-    uint32_t rx_posted;         /* RDM: buffers posted for all links */
     uint32_t cq_size, cq_used;  /* completions that may be there at once; promised to links */
     uint32_t addr_len;
-    uint8_t addr[64];           /* where it can be reached: of pep, or of ep */
+    uint8_t addr[64];           /* where pep can be reached */
     char name[96];              /* "provider tcp, lo", for messages */
     /* Each entry of the completion queue costs the provider tcp two or three system calls, so there it gets no entries for what is
      * received, and few for what is sent. A packet is found by looking at the buffer that it must come into; the descriptors to sleep
@@ -133,9 +130,7 @@ struct pli_ofi_link {
     bool injected;              /* a packet went without a completion since the last poll */
     uint32_t tx_silent;         /* packets since the last one that has a completion */
     bool reserved;
-    uint32_t reserved_at;       /* offset in fill */
     bool reserved_cookie;
-    uint32_t reserved_len;
     struct pli_list ops;        /* buffers with the provider, in order */
 
     /* receiving */
@@ -239,6 +234,13 @@ static inline void pli_ofi_link_dirty(struct pli_ofi_link *link)
     pli_list_push_back(&link->hub->dirty, &link->dirty_node);
     if (link->hub->tr.hot_index < 0 && !link->hub->polling && link->tr.up->wants_poll)
         link->tr.up->wants_poll(link->tr.owner);
+}
+/* The next state of a link, but for NEW. The hub counts those that wait for their connection. */
+static inline void pli_ofi_link_enter(struct pli_ofi_link *link, enum pli_ofi_state state)
+{
+    link->hub->waiting -= link->state == PLI_OFI_LISTENING || link->state == PLI_OFI_CONNECTING;
+    link->hub->waiting += state == PLI_OFI_LISTENING || state == PLI_OFI_CONNECTING;
+    link->state = state;
 }
 /* The link is to be given up at that time. */
 void pli_ofi_link_deadline(struct pli_ofi_link *link, uint64_t at);

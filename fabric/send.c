@@ -134,11 +134,15 @@ void pli_ofi_link_flush(struct pli_ofi_link *l, bool all)
 
 /* ---- records ---- */
 
+/* Does a large buffer wait for the next packet? */
+static bool next_is_big(const struct pli_ofi_link *l)
+{
+    return l->tx_big_from != UINT32_MAX && (int32_t)(l->tx_next - l->tx_big_from) >= 0;
+}
+
 /* Room for size bytes in the packet that is being filled, or NULL: not now. */
 static uint8_t *room(struct pli_ofi_link *l, uint32_t size)
 {
-    bool big = (int32_t)(l->tx_next - l->tx_big_from) >= 0 && l->tx_big_from != UINT32_MAX;
-
     if (l->fill && l->fill->len + size + PLI_OFI_TAIL > l->fill->size) {
         if (l->fill_records && !post_fill(l))
             return NULL;
@@ -148,7 +152,7 @@ static uint8_t *room(struct pli_ofi_link *l, uint32_t size)
         }
     }
     if (!l->fill) {
-        l->fill = pli_ofi_buf_get(l->dev, big);
+        l->fill = pli_ofi_buf_get(l->dev, next_is_big(l));
         if (!l->fill)
             return NULL;
         l->fill->len = sizeof(struct pli_ofi_head);
@@ -245,7 +249,6 @@ int pli_ofi_reserve(struct pli_tr *tr, bool cookie, uint32_t len, void **data)
         return no_room(l, (uint32_t)pli_ofi_rec_size(payload));
     l->reserved = true;
     l->reserved_cookie = cookie;
-    l->reserved_len = len;
     *data = p + PLI_REC_HEAD + (cookie ? 8 : 0);
     return 0;
 }
@@ -287,7 +290,6 @@ void pli_ofi_flush(struct pli_tr *tr)
 uint32_t pli_ofi_max_payload(const struct pli_tr *tr)
 {
     const struct pli_ofi_link *l = pli_container_of(tr, struct pli_ofi_link, tr);
-    bool big = (int32_t)(l->tx_next - l->tx_big_from) >= 0 && l->tx_big_from != UINT32_MAX;
 
-    return pli_ofi_payload_max(big ? PLI_OFI_BIG : PLI_OFI_SMALL);
+    return pli_ofi_payload_max(next_is_big(l) ? PLI_OFI_BIG : PLI_OFI_SMALL);
 }

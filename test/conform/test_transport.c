@@ -85,20 +85,36 @@ EACH(ops, more_waits_for_flush)
     arrive(&b, 8);
 }
 
+/* Fills the link while the other end does not poll. What that one granted earlier may come late, also on this host; but whoever is told
+ * that there is space finds some. */
+static void fill_to_the_end(bool more)
+{
+    uint64_t told;
+
+    fill(more);
+    for (told = a.writable; end_poll(&a), a.writable != told; told = a.writable) {
+        cr_assert_eq(a.writable, told + 1);
+        cr_assert_eq(end_send(&a, more), 0, "writable while full");
+        fill(more);
+    }
+}
+
 EACH(ops, full_then_writable)
 {
+    uint64_t told = 0;
+
     (void)ops;
     for (int round = 0; round < 40; round++) {
-        fill(round % 2);
-        end_poll(&a);
-        cr_assert_eq(a.writable, (uint64_t)round, "writable while full");
+        fill_to_the_end(round % 2);
+        told = a.writable;
         arrive(&b, a.sent);
-        UNTIL(a.writable > (uint64_t)round);
+        UNTIL(a.writable > told);
         drain(&a);
-        cr_assert_eq(a.writable, (uint64_t)round + 1);
+        cr_assert_eq(a.writable, told + 1, "told twice");
     }
+    drain(&b);
     drain(&a);
-    cr_assert_eq(a.writable, 40, "writable although nobody waits");
+    cr_assert_eq(a.writable, told + 1, "writable although nobody waits");
 }
 
 /* Told that there is space, a sender that finds none twice in a row is being kept busy for nothing. And it is told in the end. */
@@ -460,6 +476,8 @@ EACH(ops, space_wakes_the_sender)
 /* Destroyed with everything open: batches, a reservation, holds, control messages on their way. */
 EACH(ops, destroyed_at_any_time)
 {
+    void *data;
+
     b.hold_next = true;
     cr_assert_eq(end_send(&a, false), 0);
     ops->poll(b.tr, 10);
@@ -468,7 +486,7 @@ EACH(ops, destroyed_at_any_time)
         ops->poll(b.tr, 1000);
         ops->poll(a.tr, 10);
     }
-    reserve(ops, false, 5);
+    ops->reserve(a.tr, false, 5, &data); /* what has come back of the space may not suffice */
     park(ops, &b);
 }
 

@@ -35,7 +35,11 @@ enum pli_rec_type {
     PLI_REC_NEED = 12,   /* cookie: the peer's number of a message that it offered by addresses, or of the receipt of its reply:
                             they cannot be read */
     PLI_REC_FILL = 13,   /* nothing but data: the next bytes of the message that NEED named */
-    PLI_REC_LAST = 13,
+    PLI_REC_RMA = 14,    /* cookie: the sender's number of it; header part: struct pli_rma_rec (rma.h), a one-sided operation that its target is
+                            to do. Long ones with PLI_RF_FRAG, as messages, the rest in RMA_DATA */
+    PLI_REC_RMA_ANSWER = 15, /* cookie: its number and status; data: what was read */
+    PLI_REC_RMA_DATA = 16,   /* nothing but data: the next bytes of the last RMA or RMA_ANSWER */
+    PLI_REC_LAST = 16,
     PLI_REC_TRANSPORT = 0xf0, /* this and above: the transport's own, never delivered */
 };
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include "runtime/conn.h"
 #include "runtime/offer.h"
+#include "runtime/rma.h"
 #include "runtime/take.h"
 #include "util/copy.h"
 #include "util/err.h"
@@ -371,6 +372,8 @@ static __attribute__((noinline)) int rx_rare(struct plait_conn *c, uint32_t meta
         return pli_conn_breach(c, "the flags or header length of a record");
     if (flags & PLI_RF_REF)
         return pli_offer_rx(c, meta, w1, cookie, p);
+    if (type >= PLI_REC_RMA && type <= PLI_REC_RMA_DATA)
+        return pli_rma_rx(c, meta, cookie, p, len);
     if (flags & PLI_RF_FRAG) {
         if (type > PLI_REC_REPLY || !(flags & PLI_RF_COOKIE))
             return pli_conn_breach(c, "a long message of an unknown type");

@@ -76,7 +76,7 @@ void pli_rma_conn_free(struct plait_conn *c)
     if (!r)
         return;
     while ((node = pli_list_pop_front(&r->spare)) || (node = pli_list_pop_front(&r->done)) ||
-           (node = pli_list_pop_front(&r->queue))) /* these two: in the child of a fork */
+           (node = pli_list_pop_front(&r->sent)) || (node = pli_list_pop_front(&r->queue))) /* these three: in the child of a fork */
         free(pli_container_of(node, struct pli_rma_op, node));
     while ((node = pli_list_pop_front(&r->exports)) != NULL)
         continue; /* they are the link's */

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One-sided operations: regions that are exported to a peer, and those that a peer has exported to us.
  *
- * An export has a word in the key page, a page of this process that its peers map read-only: its secret while it is valid, 0 from the moment
+ * On a link that shares memory the peer maps the region and does its operations by itself. An export has a word in the key page, a page of this process that its peers map read-only: its secret while it is valid, 0 from the moment
  * when it is withdrawn. Who accesses looks at the word first (and again while it copies much), so a withdrawal takes effect without
  * asking anybody. Frames follow it: EXPORT gives the region, EXPORTED answers; WITHDRAW asks to unmap, WITHDRAWN answers, and then (or
  * when the link is down) the export lets go of the region and of its word.
+ *
+ * On any other link the frames are the same, without descriptors, and an operation is a record of the connection, RMA, that its target does
+ * and answers, in the order of the numbers. Long ones go in pieces of PLI_RMA_STEP, each checked by itself, so a withdrawal takes effect between
+ * two of them, as above. At most PLI_RMA_ASKED are under way, so the target never has to keep more answers.
  *
  * Exports of all links are in one table under one lock, for whoever withdraws from another thread. Everything else belongs to the link's
  * context's thread. */
@@ -22,6 +26,7 @@
 #define PLI_RMA_ACCESS (PLAIT_ACCESS_READ | PLAIT_ACCESS_WRITE)
 #define PLI_RMA_STEP (256u << 10)         /* bytes copied between two looks at the word */
 #define PLI_RMA_OPS_KEPT 64u              /* free ones that a connection keeps */
+#define PLI_RMA_ASKED 32u                 /* RMA records of a connection that are not answered yet */
 
 /* What the bytes of a struct plait_key are. */
 struct pli_key {
@@ -34,6 +39,19 @@ struct pli_key {
 };
 _Static_assert(sizeof(struct pli_key) == sizeof(struct plait_key), "layout of a key");
 
+/* The header part of an RMA record. */
+struct pli_rma_rec {
+    uint64_t secret;   /* of the key */
+    uint64_t offset;
+    uint64_t a, b;     /* ADD: a; CAS: expected and desired */
+    uint32_t len;      /* PUT: of its data; GET: bytes to be read; both at most PLI_RMA_STEP; else 8 */
+    uint16_t slot;     /* of the key */
+    uint8_t kind;      /* enum pli_rma_kind, but for FLUSH */
+    uint8_t zero;
+};
+_Static_assert(sizeof(struct pli_rma_rec) == 40 && offsetof(struct pli_rma_rec, len) == 32 && offsetof(struct pli_rma_rec, kind) == 38,
+               "as in doc/wire.md");
+
 /* ---- the owner's side ---- */
 
 struct pli_export {
@@ -44,7 +62,8 @@ struct pli_export {
     struct plait_ctx *ctx;
     uint64_t secret;
     uint32_t number;
-    uint16_t slot;
+    uint16_t slot, access;
+    uint32_t session;                 /* as in the key */
     bool answered;                    /* EXPORTED came */
     bool withdraw_sent;
     bool withdrawn, posted, ended;    /* under the lock; withdrawn: by whatever */
@@ -59,7 +78,8 @@ struct pli_export {
 struct pli_import {
     struct pli_key key;
     uint8_t sid[PLI_ID_LEN];
-    struct pli_peermem *pm;      /* NULL: it could not be mapped: code, why */
+    bool remote;                 /* not mapped: the owner does the operations */
+    struct pli_peermem *pm;      /* NULL: remote, or it could not be mapped: code, why */
     const _Atomic uint64_t *word;
     uint64_t len;
     int code;
@@ -81,6 +101,7 @@ struct pli_rma_link {
     struct pli_list waiting;     /* struct pli_rma_conn with a queue */
 };
 
+/* Also on the wire. */
 enum pli_rma_kind { PLI_RMA_PUT, PLI_RMA_GET, PLI_RMA_ADD, PLI_RMA_CAS, PLI_RMA_FLUSH };
 
 struct pli_rma_op {
@@ -96,16 +117,32 @@ struct pli_rma_op {
     plait_done_fn fn;
     void *arg;
     uint64_t deadline;           /* ns, of waiting for the region */
+    size_t asked, answered;      /* remote: bytes for which RMA records have gone; have been answered */
+};
+
+/* Data that comes in several records: of an RMA of the peer's, or of the answer to one of ours. */
+struct pli_rma_in {
+    uint32_t left;               /* bytes, 0: nothing is coming */
+    bool answer;
+    char *to;                    /* answer: where */
+    struct pli_rma_rec rec;      /* else: offset and len are those of the rest */
+    uint32_t number;
+    int status;                  /* of what has come of it */
 };
 
 /* Of a connection, made at the first use. */
 struct pli_rma_conn {
     struct plait_conn *conn;
     struct pli_list exports;
-    struct pli_list queue;       /* operations from the first one on whose region has not come yet */
+    struct pli_list queue;       /* operations from the first one on whose region has not come yet, or that cannot be asked for yet */
+    struct pli_list sent;        /* remote: they have been asked for, the last one maybe not in full */
+    struct pli_rma_op *asking;   /* that one, or NULL */
+    unsigned nasked;             /* RMA records that are not answered yet */
+    uint32_t next_asked, next_answered; /* their numbers */
+    struct pli_rma_in in;
     struct pli_list done;        /* to be told */
     struct pli_list spare;
-    unsigned nops, nspare;       /* nops: queue and done */
+    unsigned nops, nspare;       /* nops: queue, sent and done */
     int first_error;             /* of those without on_done, for the next flush */
     struct pli_defer deliver;
     struct pli_timer patience;
@@ -169,7 +206,23 @@ void pli_rma_imports_free(struct pli_rma_link *r);
 /* 0 and the import of the key, for this connection; 1: it may still come; negative: a code with a sentence. */
 int pli_rma_find(struct plait_conn *c, const struct plait_key *key, struct pli_import **import);
 
+/* The same for one that comes as a record: 0 and where, or a code (REVOKED, INVAL, PERM). */
+int pli_rma_locate(struct plait_conn *c, const struct pli_rma_rec *rec, char **p);
+
+/* rma_remote.c: one-sided operations by records. */
+
+/* Begins an operation, the first of the queue: it is on r->sent then. */
+void pli_rma_ask(struct pli_rma_conn *r, struct pli_rma_op *op);
+/* Asks for more of r->asking. */
+void pli_rma_ask_more(struct pli_rma_conn *r);
+/* RMA, RMA_ANSWER, RMA_DATA. 0 or a negative code: the link fails. */
+int pli_rma_rx(struct plait_conn *c, uint32_t meta, uint64_t cookie, const uint8_t *p, uint32_t len);
+
 /* rma_op.c */
+extern const unsigned char pli_rma_needs[]; /* by kind: PLAIT_ACCESS_... */
+/* An operation that was asked for has been answered in full, or never will be. */
+void pli_rma_op_over(struct pli_rma_conn *r, struct pli_rma_op *op, int status);
+void pli_rma_pump_conn(struct pli_rma_conn *r);
 /* A region has come, or will not: goes on with what waits on this link. */
 void pli_rma_pump(struct pli_link *link);
 void pli_rma_conn_init(struct pli_rma_conn *r);

@@ -179,9 +179,6 @@ static int check(const struct plait_mem *m, struct plait_conn *c, unsigned acces
         return rc;
     if (c->state != PLI_CONN_OPEN || c->link->code)
         return pli_fail(PLAIT_E_CLOSED, "a region cannot be exported, the connection is not open");
-    if (!pli_link_shares(c->link))
-        return pli_fail(PLAIT_E_UNSUPPORTED, "a region can be exported to a process of the same host only, and %s is not one",
-                        c->link->who);
     if (m->forked)
         return pli_fail(PLAIT_E_FORKED, "memory '%s' belongs to the parent process", m->name);
     if (access == 0 || access & ~PLI_RMA_ACCESS)
@@ -197,13 +194,14 @@ static int check(const struct plait_mem *m, struct plait_conn *c, unsigned acces
 
 static int send_export(struct pli_link *link, const struct pli_export *e, const struct pli_key *k, const uint8_t *sid)
 {
-    struct pli_wire_msg msg = { .type = PLI_WIRE_MEM, .nfds = 2 };
+    bool maps = pli_link_shares(link);
+    struct pli_wire_msg msg = { .type = PLI_WIRE_MEM, .nfds = maps ? 2 : 0 };
     struct plait_mem *m = e->mem;
-    int fds[2], rc;
+    int fds[2] = { m->fd, pli_rma_page_fd() }, rc;
 
     /* a writable region shown for reading only: by a descriptor that cannot write */
-    fds[0] = m->writable && !(k->access & PLAIT_ACCESS_WRITE) ? pli_mem_open_readonly(m) : m->fd;
-    fds[1] = pli_rma_page_fd();
+    if (maps && m->writable && !(k->access & PLAIT_ACCESS_WRITE))
+        fds[0] = pli_mem_open_readonly(m);
     if (fds[0] < 0)
         return fds[0];
     msg.mem.op = PLI_MEM_EXPORT;
@@ -222,7 +220,7 @@ static int send_export(struct pli_link *link, const struct pli_export *e, const 
     return rc;
 }
 
-static struct pli_export *new_export(struct pli_rma_link *r, struct plait_mem *m, struct plait_conn *c)
+static struct pli_export *new_export(struct pli_rma_link *r, struct plait_mem *m, struct plait_conn *c, unsigned access)
 {
     struct pli_export *e = calloc(1, sizeof *e);
 
@@ -234,6 +232,8 @@ static struct pli_export *new_export(struct pli_rma_link *r, struct plait_mem *m
     e->link = c->link;
     e->ctx = c->ctx;
     e->number = r->last_number + 1;
+    e->access = (uint16_t)access;
+    e->session = pli_key_session(c->session->sid);
     e->post.fn = post_fn;
     e->post.drop = post_drop;
     pli_list_init(&e->by_link);
@@ -265,7 +265,7 @@ int plait_mem_export(struct plait_mem *mem, struct plait_conn *c, unsigned acces
                         c->link->who);
     if (rl->last_number == UINT32_MAX)
         return pli_fail(PLAIT_E_NOMEM, "the link to %s has used up its keys: open a new session", c->link->who);
-    e = new_export(rl, mem, c);
+    e = new_export(rl, mem, c, access);
     if (!e)
         return PLAIT_E_NOMEM;
     pli_rma_lock();
@@ -291,6 +291,28 @@ int plait_mem_export(struct plait_mem *mem, struct plait_conn *c, unsigned acces
         return rc;
     }
     memcpy(key, &k, sizeof *key);
+    return 0;
+}
+
+/* ---- the peer's operations, where it cannot do them itself ---- */
+
+int pli_rma_locate(struct plait_conn *c, const struct pli_rma_rec *rec, char **p)
+{
+    const struct pli_export *e;
+    bool valid;
+
+    pli_rma_lock();
+    e = pli_rma_slot_get(rec->slot);
+    /* of this link: it ends on this thread only, so it is there until we return */
+    valid = e && e->link == c->link && e->secret == rec->secret && !e->withdrawn;
+    pli_rma_unlock();
+    if (!valid || e->session != pli_key_session(c->session->sid))
+        return PLAIT_E_REVOKED;
+    if (rec->offset > e->mem->len || rec->len > e->mem->len - rec->offset)
+        return PLAIT_E_INVAL;
+    if ((e->access & pli_rma_needs[rec->kind]) != pli_rma_needs[rec->kind])
+        return PLAIT_E_PERM;
+    *p = e->mem->addr + rec->offset;
     return 0;
 }
 

@@ -158,7 +158,7 @@ static int check_frame(struct pli_link *link, const struct pli_wire_msg *msg)
     struct pli_rma_link *r = link->rma;
     uint32_t access = msg->mem.flags & ((1u << PLI_RMA_FLAGS_SLOT) - 1), slot = msg->mem.flags >> PLI_RMA_FLAGS_SLOT;
 
-    if (!pli_link_shares(link) || (msg->nfds != 2 && !msg->fds_lost))
+    if (msg->nfds != (pli_link_shares(link) ? 2 : 0) && !msg->fds_lost)
         return pli_link_breach(link, "EXPORT with %u descriptors", msg->nfds);
     if (msg->mem.key <= r->highest)
         return pli_link_breach(link, "EXPORT with key %u, which is not above all before (%u)", msg->mem.key, r->highest);
@@ -245,14 +245,17 @@ int pli_rma_export_came(struct pli_link *link, const struct pli_wire_msg *msg, i
         pli_fds_close(fds, msg->nfds);
         return no_memory(link);
     }
-    rc = msg->fds_lost ? pli_share_no_descriptor() : take_both(link, m, fds);
+    m->remote = !pli_link_shares(link);
+    rc = 0;
+    if (!m->remote)
+        rc = msg->fds_lost ? pli_share_no_descriptor() : take_both(link, m, fds);
     if (rc == PLAIT_E_BADPEER) {
         import_free(m);
         return rc;
     }
-    if (rc == 0) {
+    if (rc == 0 && !m->remote) {
         m->word = (const _Atomic uint64_t *)(void *)r->page->addr + m->key.slot;
-    } else {
+    } else if (rc < 0) {
         m->code = rc;
         m->why = strdup(pli_err_text());
         link->ctx->st.regions_refused++;
@@ -310,7 +313,7 @@ int pli_rma_find(struct plait_conn *c, const struct plait_key *key, struct pli_i
     memcpy(&k, key, sizeof k);
     m = r ? lookup(r, k.number) : NULL;
     if (m && memcmp(&m->key, &k, sizeof k) == 0 && memcmp(m->sid, c->session->sid, PLI_ID_LEN) == 0) {
-        if (!m->pm)
+        if (!m->pm && !m->remote)
             return pli_fail(m->code, "the region '%s' of %s could not be mapped here: %s", m->name, c->link->who, m->why ? m->why : "");
         *out = m;
         return 0;

@@ -54,7 +54,7 @@ static inline void cas_8(void *p, uint64_t expected, uint64_t desired, uint64_t 
         *old = expected;
 }
 
-static const unsigned char needs[] = {
+const unsigned char pli_rma_needs[] = {
     [PLI_RMA_PUT] = PLAIT_ACCESS_WRITE,
     [PLI_RMA_GET] = PLAIT_ACCESS_READ,
     [PLI_RMA_ADD] = PLI_RMA_ACCESS,
@@ -69,7 +69,7 @@ static __attribute__((noinline, cold)) int forbidden(const struct pli_import *m,
         return pli_fail(PLAIT_E_INVAL, "%zu bytes at offset %llu are outside the region '%s' of %llu bytes", op->len,
                         (unsigned long long)op->offset, m->name, (unsigned long long)m->len);
     return pli_fail(PLAIT_E_PERM, "the key of region '%s' is for %s, this operation needs %s", m->name,
-                    names[m->key.access & PLI_RMA_ACCESS], names[needs[op->kind]]);
+                    names[m->key.access & PLI_RMA_ACCESS], names[pli_rma_needs[op->kind]]);
 }
 
 /* Counts what became of an operation; gives rc back. */
@@ -98,8 +98,10 @@ static int try(struct plait_conn *c, const struct pli_rma_op *op)
 
     if (rc)
         return rc;
-    if (op->offset > m->len || op->len > m->len - op->offset || (m->key.access & needs[op->kind]) != needs[op->kind])
+    if (op->offset > m->len || op->len > m->len - op->offset || (m->key.access & pli_rma_needs[op->kind]) != pli_rma_needs[op->kind])
         return forbidden(m, op);
+    if (m->remote)
+        return 2;
     if (!is_valid(m))
         return revoked(m, 0);
     p = m->pm->addr + op->offset;
@@ -117,7 +119,7 @@ static int try(struct plait_conn *c, const struct pli_rma_op *op)
     }
 }
 
-/* 0: done; 1: its region may still come; negative: a code with a sentence. */
+/* 0: done; 1: its region may still come; 2: its target has to do it; negative: a code with a sentence. */
 static int perform(struct plait_conn *c, const struct pli_rma_op *op)
 {
     int rc = try(c, op);
@@ -208,24 +210,44 @@ static void stop_waiting(struct pli_rma_conn *r)
     pli_timer_stop(r->conn->ctx, &r->patience);
 }
 
+void pli_rma_op_over(struct pli_rma_conn *r, struct pli_rma_op *op, int status)
+{
+    finish(r, op, counted(r->conn, op->kind, op->len, status));
+}
+
+/* The first of the queue. True: it has left the queue. */
+static bool pump_one(struct pli_rma_conn *r, struct pli_rma_op *op)
+{
+    int rc;
+
+    pli_timer_stop(r->conn->ctx, &r->patience);
+    if (r->asking || r->nasked >= PLI_RMA_ASKED || (op->kind == PLI_RMA_FLUSH && !pli_list_is_empty(&r->sent)))
+        return false; /* until there is an answer */
+    rc = op->kind == PLI_RMA_FLUSH ? 0 : perform(r->conn, op);
+    if (rc == 1 && pli_clock_now() >= op->deadline)
+        rc = counted(r->conn, op->kind, op->len, PLAIT_E_TIMEDOUT);
+    if (rc == 1) {
+        pli_timer_start(r->conn->ctx, &r->patience, op->deadline);
+        return false;
+    }
+    pli_list_remove(&op->node);
+    if (rc == 2)
+        pli_rma_ask(r, op);
+    else
+        finish(r, op, rc);
+    return true;
+}
+
 /* Does what can be done, in order. */
-static void pump(struct pli_rma_conn *r)
+void pli_rma_pump_conn(struct pli_rma_conn *r)
 {
     struct pli_list *node;
 
-    while ((node = pli_list_first(&r->queue)) != NULL) {
-        struct pli_rma_op *op = pli_container_of(node, struct pli_rma_op, node);
-        int rc = op->kind == PLI_RMA_FLUSH ? 0 : perform(r->conn, op);
-
-        if (rc > 0 && pli_clock_now() >= op->deadline)
-            rc = counted(r->conn, op->kind, op->len, PLAIT_E_TIMEDOUT);
-        if (rc > 0) {
-            pli_timer_start(r->conn->ctx, &r->patience, op->deadline);
+    if (r->asking)
+        pli_rma_ask_more(r);
+    while ((node = pli_list_first(&r->queue)) != NULL)
+        if (!pump_one(r, pli_container_of(node, struct pli_rma_op, node)))
             return;
-        }
-        pli_list_remove(node);
-        finish(r, op, rc);
-    }
     stop_waiting(r);
     pli_conn_quiet_later(r->conn);
     if (pli_list_is_empty(&r->done))
@@ -234,7 +256,7 @@ static void pump(struct pli_rma_conn *r)
 
 static void patience_fn(struct pli_timer *t)
 {
-    pump(pli_container_of(t, struct pli_rma_conn, patience));
+    pli_rma_pump_conn(pli_container_of(t, struct pli_rma_conn, patience));
 }
 
 void pli_rma_pump(struct pli_link *link)
@@ -245,18 +267,32 @@ void pli_rma_pump(struct pli_link *link)
     pli_list_splice_back(&turn, &link->rma->waiting);
     while ((node = pli_list_pop_front(&turn)) != NULL) {
         pli_list_push_back(&link->rma->waiting, node);
-        pump(pli_container_of(node, struct pli_rma_conn, waiting));
+        pli_rma_pump_conn(pli_container_of(node, struct pli_rma_conn, waiting));
     }
 }
 
 void pli_rma_conn_init(struct pli_rma_conn *r)
 {
     pli_list_init(&r->queue);
+    pli_list_init(&r->sent);
     pli_list_init(&r->done);
     pli_list_init(&r->spare);
     pli_list_init(&r->waiting);
     pli_defer_init(&r->deliver, deliver_fn);
     pli_timer_init(&r->patience, patience_fn);
+}
+
+static void fail_all(struct pli_rma_conn *r, struct pli_list *list, int code)
+{
+    struct pli_list *node;
+
+    while ((node = pli_list_pop_front(list)) != NULL) {
+        struct pli_rma_op *op = pli_container_of(node, struct pli_rma_op, node);
+
+        if (op->kind != PLI_RMA_FLUSH && code < 0)
+            counted(r->conn, op->kind, op->len, code);
+        tell(r, op, code);
+    }
 }
 
 void pli_rma_complete_all(struct pli_rma_conn *r, int code)
@@ -265,18 +301,14 @@ void pli_rma_complete_all(struct pli_rma_conn *r, int code)
 
     stop_waiting(r);
     pli_defer_cancel(&r->deliver);
+    r->asking = NULL;
     while ((node = pli_list_pop_front(&r->done)) != NULL) {
         struct pli_rma_op *op = pli_container_of(node, struct pli_rma_op, node);
 
         tell(r, op, op->status);
     }
-    while ((node = pli_list_pop_front(&r->queue)) != NULL) {
-        struct pli_rma_op *op = pli_container_of(node, struct pli_rma_op, node);
-
-        if (op->kind != PLI_RMA_FLUSH && code < 0)
-            counted(r->conn, op->kind, op->len, code);
-        tell(r, op, code);
-    }
+    fail_all(r, &r->sent, code);
+    fail_all(r, &r->queue, code);
 }
 
 /* ---- starting ---- */
@@ -288,17 +320,10 @@ static int again(struct plait_conn *c, const char *why)
     return pli_fail_const(PLAIT_E_AGAIN, why);
 }
 
-static __attribute__((noinline, cold)) int refuse(struct plait_conn *c)
-{
-    int rc = pli_conn_check_open(c, "operations");
-
-    return rc < 0 ? rc : pli_fail(PLAIT_E_UNSUPPORTED, "one-sided operations need a peer on the same host, and %s is not", c->link->who);
-}
-
 static inline int check(struct plait_conn *c)
 {
-    if (__builtin_expect(c->state != PLI_CONN_OPEN || pli_ctx_check(c->ctx) < 0 || !pli_link_shares(c->link), 0))
-        return refuse(c);
+    if (__builtin_expect(c->state != PLI_CONN_OPEN || pli_ctx_check(c->ctx) < 0, 0))
+        return pli_conn_check_open(c, "operations");
     return 0;
 }
 
@@ -344,13 +369,19 @@ static __attribute__((noinline)) int start_slow(struct plait_conn *c, const stru
     if (rc < 0)
         return rc;
     rc = 1;
-    if (pli_list_is_empty(&r->queue))
-        rc = op->kind == PLI_RMA_FLUSH ? 0 : perform(c, op);
+    if (pli_list_is_empty(&r->queue) && !r->asking) {
+        if (op->kind != PLI_RMA_FLUSH)
+            rc = perform(c, op);
+        else if (pli_list_is_empty(&r->sent))
+            rc = 0;
+    }
     if (rc < 0) {
         op_free(r, kept);
         return rc;
     }
-    if (rc > 0)
+    if (rc == 2 && r->nasked < PLI_RMA_ASKED)
+        pli_rma_ask(r, kept);
+    else if (rc)
         enqueue(r, kept);
     else
         finish(r, kept, 0);
@@ -363,7 +394,7 @@ static inline int start(struct plait_conn *c, const struct pli_rma_op *op)
 
     if (rc < 0)
         return rc;
-    if (op->fn || (c->rma && !pli_list_is_empty(&c->rma->queue)))
+    if (op->fn || (c->rma && (!pli_list_is_empty(&c->rma->queue) || c->rma->asking)))
         return start_slow(c, op);
     rc = perform(c, op);
     return rc > 0 ? start_slow(c, op) : rc;

@@ -451,7 +451,7 @@ static bool overtakes(const struct plait_conn *c, uint32_t meta, const void *pay
         b = find_behind(c, (uint32_t) * (const volatile uint64_t *)payload);
         return !b || !(b->meta & PLI_RF_FRAG << 8); /* or after its parts */
     }
-    return type == PLI_REC_RECEIPT || type == PLI_REC_CREDIT || type == PLI_REC_ABORT || type == PLI_REC_NEED || type == PLI_REC_FILL;
+    return type == PLI_REC_RECEIPT || type == PLI_REC_CREDIT || type == PLI_REC_ABORT || type == PLI_REC_NEED || type >= PLI_REC_FILL;
 }
 
 /* NULL: too much waits, or there is no memory. */

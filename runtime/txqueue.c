@@ -33,6 +33,19 @@ static uint32_t part_max(const struct plait_conn *c, size_t budget)
     return budget > PART_MIN ? (uint32_t)budget : PART_MIN;
 }
 
+static enum pli_rec_type rest_type(const struct pli_txmsg *m)
+{
+    switch (pli_meta_type(m->meta)) {
+    case PLI_REC_FILL:
+        return PLI_REC_FILL;
+    case PLI_REC_RMA:
+    case PLI_REC_RMA_ANSWER:
+        return PLI_REC_RMA_DATA;
+    default:
+        return PLI_REC_FRAG;
+    }
+}
+
 /* Sends of m what fits, but not much more than budget bytes: 0 all of it, PLAIT_E_AGAIN not all, 1 the budget is used up. */
 static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more, size_t budget)
 {
@@ -40,7 +53,7 @@ static int push_txmsg(struct plait_conn *c, struct pli_txmsg *m, bool more, size
     uint32_t head = (m->meta & PLI_RF_COOKIE << 8 ? 8u : 0u) + m->hdr_len;
     uint32_t part;
     uint64_t cookie = m->cookie;
-    enum pli_rec_type rest = pli_meta_type(m->meta) == PLI_REC_FILL ? PLI_REC_FILL : PLI_REC_FRAG;
+    enum pli_rec_type rest = rest_type(m);
     int rc;
 
     if (!m->started && head + m->len <= max)
@@ -258,6 +271,16 @@ static struct pli_txmsg *find_queued(const struct plait_conn *c, uint32_t cookie
             return m;
     }
     return NULL;
+}
+
+unsigned pli_conn_count_queued(const struct plait_conn *c, enum pli_rec_type type)
+{
+    const struct pli_list *node;
+    unsigned n = 0;
+
+    pli_list_foreach(node, &c->txq)
+        n += pli_meta_type(pli_container_of(node, struct pli_txmsg, node)->meta) == (uint32_t)type;
+    return n;
 }
 
 bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie)

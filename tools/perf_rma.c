@@ -33,8 +33,10 @@ static void on_flush(int status, void *arg)
 
 static int flush(struct perf_client *c)
 {
-    int rc = plait_rma_flush(c->conn, on_flush, c);
+    int rc;
 
+    while ((rc = plait_rma_flush(c->conn, on_flush, c)) == PLAIT_E_AGAIN && plait_ctx_poll(c->ctx) >= 0)
+        continue;
     return rc < 0 ? perf_fail(c, rc, NULL) : perf_wait(c);
 }
 
@@ -91,7 +93,8 @@ static inline int rounds(struct perf_client *c, unsigned long n, int (*one)(stru
     for (p = 0; p < nparts; p++) {
         from = perf_now();
         for (i = 0; i < part; i++) {
-            rc = one(c);
+            while ((rc = one(c)) == PLAIT_E_AGAIN && plait_ctx_poll(c->ctx) >= 0) /* as many as may be under way */
+                continue;
             if (__builtin_expect(rc < 0, 0))
                 return perf_fail(c, rc, NULL);
         }

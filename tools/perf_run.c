@@ -89,13 +89,19 @@ static int measure_limit(struct run *r, unsigned i)
     return CLI_OK;
 }
 
+/* One-sided operations need nobody on the other side, but for who has to do them between nodes. */
+static enum perf_mode mode(const struct run *r)
+{
+    return r->kind->mode == PERF_IDLE && on_wire(r) ? PERF_SINK : r->kind->mode;
+}
+
 static int measure_plait(struct run *r, unsigned long n, struct perf_round *out)
 {
     struct perf_client *c = &r->c;
 
     c->batch = (unsigned)r->o->batch;
     c->n = n;
-    if (perf_control(c, PERF_START, r->kind->mode) < 0 || r->kind->round(c, n, out) < 0 ||
+    if (perf_control(c, PERF_START, mode(r)) < 0 || r->kind->round(c, n, out) < 0 ||
         perf_control(c, PERF_STOP, PERF_IDLE) < 0) /* the peer sleeps from here on, and so do we */
         return failed(r);
     return CLI_OK;
@@ -252,8 +258,8 @@ static int one_figure(struct run *r, size_t size, unsigned window)
     if (perf_client_open(&r->c, r->kind->ops, window < 64 ? 64 : window) < 0)
         return failed(r);
     r->c.park = warn_about_cpus(r);
-    if (r->c.park && !r->kind->sleeps && !r->o->iterations)
-        r->iterations = r->iterations / 20 + 100; /* a switch of processes for each turn */
+    if (!r->o->iterations && ((r->c.park && !r->kind->sleeps) || (r->kind->mode == PERF_IDLE && on_wire(r))))
+        r->iterations = r->iterations / 20 + 100; /* a switch of processes, or a turn to the other node, each time */
     status = all_rounds(r);
     if (status == CLI_OK)
         tell(r);

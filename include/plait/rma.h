@@ -21,7 +21,9 @@
  * before the flush completes; so: put, flush, then tell by a message or an atomic. A get that overlaps a concurrent
  * put or store may give old and new bytes mixed.
  *
- * Only between processes of one host, in this version.
+ * Between processes of one host these are loads and stores in memory that both map, done in the call. Between hosts, and between others that share no
+ * memory, the owner's context does them, in the calls that poll it: it must run for that, and copies. What could be found wrong at once on one host
+ * comes with on_done then, or with the next flush; and a put or get without on_done, too, is complete only after a flush.
  */
 #ifndef PLAIT_RMA_H
 #define PLAIT_RMA_H
@@ -59,8 +61,7 @@ struct plait_key {
  * @param[out] key  to be sent to the peer.
  * @return 0; PLAIT_E_INVAL (access, a registered region, one that is not writable); PLAIT_E_NOMEM (more than
  *         PLAIT_EXPORTS_MAX, or the process has 8192, or memory); PLAIT_E_CLOSED (conn is not open);
- *         PLAIT_E_UNSUPPORTED (the peer is on another host); PLAIT_E_NOFILE; PLAIT_E_SYSTEM; PLAIT_E_THREAD;
- *         PLAIT_E_FORKED. Never blocks. Owner thread of the connection's context, callbacks too.
+ *         PLAIT_E_NOFILE; PLAIT_E_SYSTEM; PLAIT_E_THREAD; PLAIT_E_FORKED. Never blocks. Owner thread of the connection's context, callbacks too.
  */
 PLAIT_API int plait_mem_export(struct plait_mem *mem, struct plait_conn *conn, unsigned access, struct plait_key *key);
 
@@ -100,7 +101,7 @@ PLAIT_API int plait_mem_withdraw(const struct plait_key *key, plait_done_fn on_g
  *         PLAIT_E_AGAIN (PLAIT_RMA_OPS_MAX operations, or the connection is not open yet: nothing happened,
  *         on_writable follows); PLAIT_E_CLOSED; PLAIT_E_NOMEM or PLAIT_E_NOFILE (also: the region could not be mapped
  *         here; the sentence names the limit, and a key that the owner makes after it was raised will do);
- *         PLAIT_E_UNSUPPORTED; PLAIT_E_THREAD; PLAIT_E_FORKED. Does not wait, but takes the time of the copy. Owner
+ *         PLAIT_E_THREAD; PLAIT_E_FORKED. Does not wait, but takes the time of the copy. Owner
  *         thread, callbacks too.
  */
 PLAIT_API int plait_put(struct plait_conn *conn, const struct plait_key *key, uint64_t offset, const void *data, size_t len,
@@ -137,7 +138,7 @@ PLAIT_API int plait_atomic_cas(struct plait_conn *conn, const struct plait_key *
  * targets.
  * @param on_done  called once, with 0, or the first code of an operation without an on_done that failed since the
  *                 last flush, or why the connection ended. Not NULL.
- * @return 0, PLAIT_E_INVAL, PLAIT_E_AGAIN, PLAIT_E_CLOSED, PLAIT_E_NOMEM, PLAIT_E_THREAD, PLAIT_E_FORKED. Never
+ * @return 0, PLAIT_E_INVAL, PLAIT_E_AGAIN (as plait_put(): poll, and call it again), PLAIT_E_CLOSED, PLAIT_E_NOMEM, PLAIT_E_THREAD, PLAIT_E_FORKED. Never
  *         blocks. Owner thread, callbacks too.
  */
 PLAIT_API int plait_rma_flush(struct plait_conn *conn, plait_done_fn on_done, void *arg);

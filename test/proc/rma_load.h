@@ -57,7 +57,7 @@ static inline void rma_owner_closed(struct plait_conn *c, const struct plait_rea
     ((struct rma_owner *)arg)->closed++;
 }
 
-static inline int rma_owner_start(struct rma_owner *o, struct plait_ctx *ctx, struct plait_listener **l)
+static inline int rma_owner_start(struct rma_owner *o, struct plait_ctx *ctx, const char *uri, struct plait_listener **l)
 {
     static const struct plait_conn_ops ops = { .on_open = rma_owner_open, .on_message = rma_owner_message, .on_closed = rma_owner_closed };
     struct plait_listen_opts lo = PLAIT_LISTEN_OPTS_INIT;
@@ -71,7 +71,7 @@ static inline int rma_owner_start(struct rma_owner *o, struct plait_ctx *ctx, st
         return rc;
     lo.session.conn_ops = &ops;
     lo.session.arg = o;
-    return plait_listen(l, ctx, "plait://127.0.0.1:0/", &lo);
+    return plait_listen(l, ctx, uri, &lo);
 }
 
 /* The user. */

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The other process of the tests of one-sided operations:
- *   rma_peer own            prints its URI, exports a region to whoever asks, until its standard input ends
+ *   rma_peer own [URI]      listens there, prints its URI, exports a region to whoever asks, until its standard input ends
  *   rma_peer use ID N URI   N rounds on the region of the owner there (0: for ever) */
 #include "test/proc/rma_load.h"
 #include "test/proc/peer.h"
 
-static int own(void)
+static int own(const char *where)
 {
     struct plait_listener *l;
     struct rma_owner o;
 
-    if (rma_owner_start(&o, ctx, &l) < 0)
+    if (rma_owner_start(&o, ctx, where, &l) < 0)
         return fail("listening");
     say(plait_listener_uri(l));
     if (peer_run() != 0)
@@ -46,5 +46,5 @@ int main(int argc, char **argv)
         return fail("creating a context");
     if (argc == 5 && strcmp(argv[1], "use") == 0)
         return use((unsigned)atoi(argv[2]), strtoul(argv[3], NULL, 10), argv[4]);
-    return own();
+    return own(argc > 2 ? argv[2] : "plait://127.0.0.1:0/");
 }

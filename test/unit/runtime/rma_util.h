@@ -67,18 +67,50 @@ static inline void end_pair(struct pair *p)
     end_world(p->w);
 }
 
-/* Waits until all that the user has started is complete. */
-static inline int flush(struct pair *p)
+/* Waits until all that was started on the connection is complete. */
+static inline int flush_of(struct world *w, struct plait_conn *c)
 {
     struct outcome o = { 0 };
 
-    FAILS(plait_rma_flush(p->user, on_done, &o), 0);
+    FAILS(plait_rma_flush(c, on_done, &o), 0);
     cr_assert_eq(o.n, 0, "called from inside");
-    WAIT(p->w, o.n, 1);
-    settle(p->w);
+    WAIT(w, o.n, 1);
+    settle(w);
     cr_assert_eq(o.n, 1);
     return o.status;
 }
+
+static inline int flush(struct pair *p)
+{
+    return flush_of(p->w, p->user);
+}
+
+/* Where no memory is shared the target does the operations, and what a call is refused for is told later. */
+#define REMOTE (sizeof TRANSPORT > 1)
+
+/* What becomes of an operation without on_done; rc: what its call returned. */
+static inline int outcome_of(struct world *w, struct plait_conn *c, int rc)
+{
+    return rc == 0 && REMOTE ? flush_of(w, c) : rc;
+}
+
+#define DOES(w, c, call)                                                                                                \
+    do {                                                                                                                \
+        FAILS(call, 0);                                                                                                 \
+        cr_assert_eq(outcome_of(w, c, 0), 0);                                                                           \
+    } while (0)
+
+/* As SAYS; what is told later is told without a sentence. */
+#define REFUSES(w, c, call, want, word)                                                                                 \
+    do {                                                                                                                \
+        int rc_ = (call);                                                                                               \
+                                                                                                                        \
+        if (rc_ < 0)                                                                                                    \
+            cr_assert_not_null(strstr(plait_error_text(), word), "no '%s' in: %s", word, plait_error_text());           \
+        else                                                                                                            \
+            rc_ = outcome_of(w, c, rc_);                                                                                \
+        cr_assert_eq(rc_, want, "%s: %s", #call, plait_status_name(rc_));                                               \
+    } while (0)
 
 static inline unsigned in_use(const struct plait_mem *m)
 {

@@ -65,7 +65,7 @@ Test(rma_count, what_fails)
     FAILS(plait_atomic_add(p->user, &p->key, 4, 1, NULL, NULL, NULL), PLAIT_E_INVAL);
     FAILS(plait_put(p->user, &p->key, 0, NULL, 5, NULL, NULL), PLAIT_E_INVAL);
     FAILS(plait_mem_withdraw(&p->key, NULL, NULL), 0);
-    FAILS(plait_put(p->user, &p->key, 0, buf, 1, NULL, NULL), PLAIT_E_REVOKED);
+    REFUSES(p->w, p->user, plait_put(p->user, &p->key, 0, buf, 1, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
     expect(p, 0, 0, 0, 0, 5);
     end_pair(p);
 }

@@ -9,9 +9,10 @@ TestSuite(rma_withdraw, .timeout = 120);
 
 static int get(const struct pair *p)
 {
-    char buf[64];
+    static char buf[64];
+    int rc = plait_get(p->user, &p->key, 0, buf, sizeof buf, NULL, NULL);
 
-    return plait_get(p->user, &p->key, 0, buf, sizeof buf, NULL, NULL);
+    return outcome_of(p->w, p->user, rc);
 }
 
 /* ---- withdrawing ---- */
@@ -27,12 +28,12 @@ Test(rma_withdraw, at_once)
     cr_assert_eq(in_use(p->mem), 1);
     FAILS(plait_mem_withdraw(&p->key, on_done, &gone), 0);
     /* nobody has polled: the peer has not heard of it */
-    SAYS(get(p), PLAIT_E_REVOKED, "'window' has been withdrawn");
-    SAYS(plait_put(p->user, &p->key, 0, "x", 1, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
-    SAYS(plait_get(p->user, &p->key, 0, buf, 0, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
-    SAYS(plait_atomic_add(p->user, &p->key, 0, 1, NULL, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
     SAYS(plait_mem_withdraw(&p->key, NULL, NULL), PLAIT_E_REVOKED, "already");
-    cr_assert_eq(gone.n, 0, "called from inside");
+    REFUSES(p->w, p->user, plait_get(p->user, &p->key, 0, buf, 8, NULL, NULL), PLAIT_E_REVOKED, "'window' has been withdrawn");
+    REFUSES(p->w, p->user, plait_put(p->user, &p->key, 0, "x", 1, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
+    REFUSES(p->w, p->user, plait_get(p->user, &p->key, 0, buf, 0, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
+    REFUSES(p->w, p->user, plait_atomic_add(p->user, &p->key, 0, 1, NULL, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
+    cr_assert(REMOTE || gone.n == 0, "called from inside");
     WAIT(p->w, gone.n, 1);
     cr_assert_eq(gone.status, 0);
     cr_assert_eq(in_use(p->mem), 0);
@@ -79,8 +80,8 @@ Test(rma_withdraw, release)
     fds = count_fds();
     pli_mem_hold(p->mem);
     FAILS(plait_mem_release(p->mem), 0);
-    SAYS(get(p), PLAIT_E_REVOKED, "withdrawn");
-    SAYS(plait_get(p->user, &second, 0, buf, 8, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
+    cr_assert_eq(get(p), PLAIT_E_REVOKED);
+    REFUSES(p->w, p->user, plait_get(p->user, &second, 0, buf, 8, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
     p->addr[0] = 'y'; /* ours until the peer has unmapped it: nothing that was under way faults */
     settle(p->w);
     cr_assert_eq(atomic_load(&p->mem->refs), 1);
@@ -107,11 +108,11 @@ Test(rma_withdraw, several_sessions)
     cr_assert_eq(flush(p), 0);
     settle(p->w);
     for (uint64_t i = 0; i < 3; i++)
-        FAILS(plait_atomic_add(more[i].conn[0], &keys[i], 0, i + 1, NULL, NULL, NULL), 0);
+        DOES(p->w, more[i].conn[0], plait_atomic_add(more[i].conn[0], &keys[i], 0, i + 1, NULL, NULL, NULL));
     cr_assert_eq(((uint64_t *)(void *)p->addr)[0], 6);
     FAILS(plait_mem_withdraw(&keys[1], on_done, &gone), 0);
     FAILS(plait_atomic_add(more[0].conn[0], &keys[0], 0, 1, NULL, NULL, NULL), 0);
-    SAYS(plait_atomic_add(more[1].conn[0], &keys[1], 0, 1, NULL, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
+    REFUSES(p->w, more[1].conn[0], plait_atomic_add(more[1].conn[0], &keys[1], 0, 1, NULL, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
     FAILS(plait_atomic_add(more[2].conn[0], &keys[2], 0, 1, NULL, NULL, NULL), 0);
     FAILS(get(p), 0);
     WAIT(p->w, gone.n, 1);
@@ -141,10 +142,12 @@ Test(rma_withdraw, both_directions)
         FAILS(plait_atomic_add(p->user, &p->key, 0, 1, NULL, NULL, NULL), 0);
         FAILS(plait_atomic_add(p->owner, &key, 0, 2, NULL, NULL, NULL), 0);
     }
+    cr_assert_eq(outcome_of(p->w, p->user, 0), 0);
+    cr_assert_eq(outcome_of(p->w, p->owner, 0), 0);
     cr_assert_eq(((uint64_t *)(void *)p->addr)[0], 100);
     cr_assert_eq(*(uint64_t *)plait_mem_addr(back), 200);
     FAILS(plait_mem_release(back), 0);
-    SAYS(plait_atomic_add(p->owner, &key, 0, 2, NULL, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
+    REFUSES(p->w, p->owner, plait_atomic_add(p->owner, &key, 0, 2, NULL, NULL, NULL), PLAIT_E_REVOKED, "withdrawn");
     FAILS(get(p), 0);
     end_pair(p);
 }
@@ -386,7 +389,7 @@ Test(rma_withdraw, in_the_middle)
         pthread_create(&t, NULL, withdraws, p);
         for (uint8_t i = 1;; i++) {
             memset(data, i, LEN);
-            rc = plait_put(p->user, &p->key, 0, data, LEN, NULL, NULL);
+            rc = outcome_of(p->w, p->user, plait_put(p->user, &p->key, 0, data, LEN, NULL, NULL));
             if (rc < 0)
                 break;
             cr_assert_eq(p->addr[0], (char)i);
@@ -469,7 +472,7 @@ Test(rma_withdraw, fork)
     cr_assert_eq(in_child(child, p), 0);
     FAILS(get(p), 0);
     WAIT(p->w, o.n, 1);
-    FAILS(plait_put(p->user, &p->key, 0, "yes", 4, NULL, NULL), 0);
+    DOES(p->w, p->user, plait_put(p->user, &p->key, 0, "yes", 4, NULL, NULL));
     cr_assert_str_eq(p->addr, "yes");
     end_pair(p);
 }

@@ -18,7 +18,7 @@
 static void fill_self(const struct pli_link *link, struct pli_wire_peer *self)
 {
     self->version = PLI_WIRE_VERSION;
-    self->features = pli_membarrier_available() ? PLI_FEATURE_MEMBARRIER : 0;
+    self->features = (pli_membarrier_available() ? PLI_FEATURE_MEMBARRIER : 0) | PLI_FEATURE_ORDER;
     memcpy(self->incarnation, pli_incarnation(), PLI_ID_LEN);
     memcpy(self->host, pli_host_id(), PLI_HOST_LEN);
     self->ctx_id = link->ctx->id;

@@ -203,6 +203,9 @@ static void parse_hello(struct reader *r, struct pli_wire_msg *m)
 
     peer->version = get_version(r);
     peer->features = get32(r, "features");
+    if (!r->err && (peer->features & PLI_FEATURE_BIG_ENDIAN) != PLI_FEATURE_ORDER)
+        r->err = pli_fail(PLAIT_E_VERSION, "the peer's machine is %s-endian and this one is not; plait joins machines of one byte order only",
+                          PLI_FEATURE_ORDER ? "little" : "big");
     peer->transports = get_range(r, "transports", 1, UINT32_MAX);
     if (!r->err && r->type == PLI_WIRE_HELLO_ACK && (peer->transports & (peer->transports - 1)) != 0)
         bad(r, "transports", "0x%x names more than one", peer->transports);

@@ -15,7 +15,7 @@
 #include "runtime/transport.h"
 
 #define PLI_WIRE_MAGIC 0x74696c70u /* "plit" */
-#define PLI_WIRE_VERSION 2u
+#define PLI_WIRE_VERSION 3u
 #define PLI_WIRE_HEAD 8u
 #define PLI_WIRE_MAX 16384u /* most bytes of a body */
 #define PLI_WIRE_TEXT_MAX 255u
@@ -62,6 +62,12 @@ enum pli_mem_op {
 #define PLI_HOST_LEN 32
 
 #define PLI_FEATURE_MEMBARRIER 0x1u /* this process pays for its sleep with membarrier(2) */
+#define PLI_FEATURE_BIG_ENDIAN 0x2u /* its records, and what users send, have that byte order */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define PLI_FEATURE_ORDER PLI_FEATURE_BIG_ENDIAN /* of this process */
+#else
+#define PLI_FEATURE_ORDER 0u
+#endif
 #define PLI_TRANSPORT_SHM 0x1u
 #define PLI_TRANSPORT_OFI 0x2u
 

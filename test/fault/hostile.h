@@ -214,7 +214,7 @@ static inline void hostile_refused(struct hostile *h, int code, const char *word
 static inline void hostile_self(struct pli_wire_peer *p)
 {
     p->version = PLI_WIRE_VERSION;
-    p->features = 0;
+    p->features = PLI_FEATURE_ORDER;
     p->transports = PLI_TRANSPORT_SHM;
     memset(p->incarnation, 0x5a, PLI_ID_LEN);
     memcpy(p->host, pli_host_id(), PLI_HOST_LEN);

@@ -263,7 +263,7 @@ Test(acceptor, another_version_is_refused_with_a_sentence)
         cr_expect_eq(msg.type, PLI_WIRE_REFUSE);
         cr_expect_eq(msg.end.code, PLAIT_E_VERSION);
         cr_expect(memmem(msg.end.text.p, msg.end.text.len, "version 9", 9));
-        cr_expect(memmem(msg.end.text.p, msg.end.text.len, "version 2", 9));
+        cr_expect(memmem(msg.end.text.p, msg.end.text.len, "version 3", 9));
         cr_expect(at_end(fd));
         close(fd);
     }

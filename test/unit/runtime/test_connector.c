@@ -194,9 +194,9 @@ Test(connector, a_bad_greeting_is_explained)
     cr_expect_eq(answered(buf, (size_t)len - 1, false), PLAIT_E_TIMEDOUT);
     buf[len] = 1;
     cr_expect_eq(answered(buf, (size_t)len + 1, false), PLAIT_E_PROTO, "%s", last.text);
-    buf[PLI_WIRE_HEAD + 4] = 3;
+    buf[PLI_WIRE_HEAD + 4] = 7;
     cr_expect_eq(answered(buf, (size_t)len, false), PLAIT_E_VERSION);
-    cr_expect(strstr(last.text, "version 3") && strstr(last.text, "version 2"), "%s", last.text);
+    cr_expect(strstr(last.text, "version 7") && strstr(last.text, "version 3"), "%s", last.text);
 
     len = encode_sample(buf, PLI_WIRE_SESSION_OPEN);
     cr_expect_eq(answered(buf, (size_t)len, false), PLAIT_E_PROTO);

@@ -295,6 +295,23 @@ Test(wire, descriptors_come_only_with_types_that_have_some)
     }
 }
 
+Test(wire, a_peer_of_another_byte_order)
+{
+    static const enum pli_wire_type types[] = {PLI_WIRE_HELLO, PLI_WIRE_HELLO_ACK};
+
+    for (int i = 0; i < 2; i++) {
+        int len = encode_sample(types[i]);
+        struct pli_wire_msg m;
+
+        cr_expect_eq(pli_wire_parse(frame, (size_t)len, &m), len);
+        frame[PLI_WIRE_HEAD + 8] ^= PLI_FEATURE_BIG_ENDIAN;
+        cr_expect_eq(pli_wire_parse(frame, (size_t)len, &m), PLAIT_E_VERSION);
+        cr_expect(strstr(pli_err_text(), "byte order"), "%s", pli_err_text());
+        frame[PLI_WIRE_HEAD + 8] = (uint8_t)(0xfc | PLI_FEATURE_ORDER); /* bits of a later version */
+        cr_expect_eq(pli_wire_parse(frame, (size_t)len, &m), len, "%s", pli_err_text());
+    }
+}
+
 Test(wire, another_version_is_told_from_garbage_whatever_follows_it)
 {
     static const enum pli_wire_type types[] = {PLI_WIRE_GREETING, PLI_WIRE_HELLO, PLI_WIRE_HELLO_ACK};
@@ -307,7 +324,7 @@ Test(wire, another_version_is_told_from_garbage_whatever_follows_it)
         memset(frame + PLI_WIRE_HEAD + 8, 0xff, 100);
         put32(0, 1000000);
         cr_expect_eq(pli_wire_parse(frame, PLI_WIRE_HEAD + 8, &m), PLAIT_E_VERSION, "%s", pli_err_text());
-        cr_expect(strstr(pli_err_text(), "version 7") && strstr(pli_err_text(), "version 2"), "%s",
+        cr_expect(strstr(pli_err_text(), "version 7") && strstr(pli_err_text(), "version 3"), "%s",
                   pli_err_text());
         cr_expect_eq(m.type, types[i]);
         put32(0, 8);

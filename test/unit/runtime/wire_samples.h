@@ -15,7 +15,7 @@ static inline struct pli_wire_bytes sample_bytes(const char *s)
 static inline void sample_peer(struct pli_wire_peer *peer)
 {
     peer->version = PLI_WIRE_VERSION;
-    peer->features = PLI_FEATURE_MEMBARRIER;
+    peer->features = PLI_FEATURE_MEMBARRIER | PLI_FEATURE_ORDER;
     peer->transports = PLI_TRANSPORT_SHM;
     memset(peer->incarnation, 0xa1, PLI_ID_LEN);
     memset(peer->host, 0xb2, PLI_HOST_LEN);

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <strings.h>
 #include "fabric/ofi.h"
-#include "topo/topo.h"
 #include "util/err.h"
 
 struct inventory {
@@ -49,24 +48,6 @@ static const char *address_text(const struct fi_info *info, char *buf, size_t si
     return NULL;
 }
 
-static void find_place(const struct fi_info *info, struct pli_topo_nic *nic)
-{
-    const struct fid_nic *n = info->nic;
-    char pci[32];
-
-    nic->node = -1;
-    if (n && n->bus_attr && n->bus_attr->bus_type == FI_BUS_PCI) {
-        const struct fi_pci_attr *p = &n->bus_attr->attr.pci;
-
-        snprintf(pci, sizeof pci, "%04x:%02x:%02x.%x", p->domain_id, p->bus_id, p->device_id, p->function_id);
-        pli_topo_nic(NULL, pci, nic);
-    }
-    if (nic->node < 0 && n && n->device_attr && n->device_attr->name)
-        pli_topo_nic(NULL, n->device_attr->name, nic);
-    if (nic->node < 0)
-        pli_topo_nic(NULL, info->domain_attr->name, nic);
-}
-
 static void tell_nics(const struct inventory *inv, struct plait_device_info *d, const struct fi_info *list)
 {
     for (const struct fi_info *i = list; i; i = i->next) {
@@ -75,7 +56,7 @@ static void tell_nics(const struct inventory *inv, struct plait_device_info *d, 
 
         if (told_before(list, i))
             continue;
-        find_place(i, &nic);
+        pli_ofi_place(i, &nic);
         d->nic = i->domain_attr->name;
         d->address = address_text(i, address, sizeof address);
         d->node = nic.node;

@@ -12,7 +12,7 @@
 static int probe(void)
 {
     struct fi_info *info;
-    int rc = pli_ofi_find_local(NULL, NULL, &info);
+    int rc = pli_ofi_find_local(NULL, -1, NULL, &info);
 
     if (rc == 0)
         pli_fi_lib()->freeinfo(info);
@@ -39,7 +39,7 @@ static int pick_device(struct pli_ofi_link *l, const struct pli_tr_env *env)
 {
     struct pli_ofi_dev *dev;
     struct fi_info *info;
-    int rc = pli_ofi_find_local(env->local, env->provider, &info);
+    int rc = pli_ofi_find_local(env->local, env->local_node, env->provider, &info);
 
     if (rc == 0)
         rc = pli_ofi_dev_get(&dev, l->hub, info);

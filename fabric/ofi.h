@@ -23,6 +23,7 @@
 #include "fabric/lib.h"
 #include "fabric/packet.h"
 #include "runtime/transport.h"
+#include "topo/topo.h"
 #include "util/list.h"
 
 enum pli_ofi_kind { PLI_OFI_MSG = 1, PLI_OFI_RDM = 2 };
@@ -182,12 +183,36 @@ struct pli_ofi_candidate pli_ofi_candidate_named(const char *name);
 /* All that the provider has here, wherever it is; the caller frees *list. PLAIT_E_UNSUPPORTED with the reason. May take some ms. */
 int pli_ofi_find_all(const struct pli_ofi_candidate *c, struct fi_info **list);
 
+/* ---- nic.c ---- */
+
+/* Where the NIC is in this machine. Reads files. */
+void pli_ofi_place(const struct fi_info *info, struct pli_topo_nic *nic);
+int pli_ofi_node(const struct fi_info *info); /* its NUMA node, -1: not known */
+
+struct pli_ofi_want {
+    const char *nic;              /* the one of that name and no other, NULL: any */
+    const struct sockaddr *local; /* the control channel's own address, NULL: on this host */
+    const struct sockaddr *mask;  /* of its network, NULL: not known */
+    int node;                     /* of the context, -1: not known */
+    int (*node_of)(const struct fi_info *info);
+};
+
+/* The NIC at that address or, in the same network, one that is nearer; else the nearest. NULL: there is none of that name. Pure. */
+struct fi_info *pli_ofi_pick(struct fi_info *list, const struct pli_ofi_want *w);
+/* The mask of the network that this host's address is in. */
+bool pli_ofi_netmask(const struct sockaddr *local, struct sockaddr_storage *mask);
+/* "eth0, eth1" */
+void pli_ofi_nic_names(const struct fi_info *list, char *buf, size_t size);
+
+/* ---- provider.c ---- */
+
 /* The one provider that is wanted, of the URI (NULL: that names none) or else of PLAIT_PROVIDER; NULL: any. *by: who wants it, "the URI". */
 const char *pli_ofi_wanted(const char *uri, const char **by);
 /* The endpoint that serves best where this context listens: tries the providers in order (one that is wanted: only that one) until one has an
  * address there. local: the control channel's own address, AF_UNSPEC or NULL: this host. provider: the URI's, or NULL. The caller frees *info.
+ * node: the context's, -1: not known. PLAIT_NIC in the environment names the NIC, too.
  * PLAIT_E_UNSUPPORTED with the reasons of each provider, PLAIT_E_INVAL (the one that is wanted). May take some ms. */
-int pli_ofi_find_local(const struct sockaddr *local, const char *provider, struct fi_info **info);
+int pli_ofi_find_local(const struct sockaddr *local, int node, const char *provider, struct fi_info **info);
 /* The same for reaching that address with the provider of that name. */
 int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t format, const void *addr, size_t len, struct fi_info **info);
 

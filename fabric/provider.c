@@ -56,42 +56,6 @@ static struct fi_info *make_hints(const struct pli_fi_lib *lib, const char *prov
     return hints;
 }
 
-static bool same_ip(const void *a, const struct sockaddr *b)
-{
-    const struct sockaddr *x = a;
-
-    if (!a || x->sa_family != b->sa_family)
-        return false;
-    if (b->sa_family == AF_INET)
-        return ((const struct sockaddr_in *)a)->sin_addr.s_addr ==
-               ((const struct sockaddr_in *)(const void *)b)->sin_addr.s_addr;
-    return b->sa_family == AF_INET6 && memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr,
-                                              &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr, 16) == 0;
-}
-
-static bool is_loopback(const struct sockaddr *a)
-{
-    if (a->sa_family == AF_INET)
-        return ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24 == 127;
-    return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
-}
-
-/* The first of the list that has this address; with no address the first on an IPv4 address, or the first at all. */
-static struct fi_info *pick(struct fi_info *list, const struct sockaddr *local)
-{
-    struct fi_info *first = NULL;
-
-    for (struct fi_info *i = list; i; i = i->next) {
-        bool ip = i->addr_format == FI_SOCKADDR_IN || i->addr_format == FI_SOCKADDR_IN6 || i->addr_format == FI_SOCKADDR;
-
-        if (local && ip && same_ip(i->src_addr, local))
-            return i;
-        if (!first || (first->addr_format != FI_SOCKADDR_IN && i->addr_format == FI_SOCKADDR_IN))
-            first = i;
-    }
-    return first;
-}
-
 /* What the provider has at the address source (NULL: everywhere), for the caller to free. PLAIT_E_UNSUPPORTED: nothing. */
 static int ask(const struct pli_fi_lib *lib, const struct pli_ofi_candidate *c, const char *source, struct fi_info **list)
 {
@@ -112,25 +76,52 @@ static int ask(const struct pli_fi_lib *lib, const struct pli_ofi_candidate *c, 
     return 0;
 }
 
-/* The provider's endpoint at that address. Providers on sockets have one for each address of the host, so they are asked for the
- * very one; of others the NIC that has the address is taken, or the first where none has. */
-static int find(const struct pli_fi_lib *lib, const struct pli_ofi_candidate *c, const struct sockaddr *local, struct fi_info **out)
+static bool is_loopback(const struct sockaddr *a)
 {
+    if (a->sa_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24 == 127;
+    return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+}
+
+/* A copy of the one that suits. */
+static int choose(const struct pli_fi_lib *lib, struct fi_info *list, const struct sockaddr *local, int node, const char *nic, struct fi_info **out)
+{
+    struct sockaddr_storage mask;
+    struct pli_ofi_want w = { .nic = nic, .local = local && !is_loopback(local) ? local : NULL, .node = node, .node_of = pli_ofi_node };
+    struct fi_info *info;
+    char names[160];
+
+    if (w.local && pli_ofi_netmask(local, &mask))
+        w.mask = (const struct sockaddr *)(const void *)&mask;
+    info = pli_ofi_pick(list, &w);
+    if (!info) {
+        pli_ofi_nic_names(list, names, sizeof names);
+        return pli_fail(PLAIT_E_UNSUPPORTED, "has no NIC %.60s, which PLAIT_NIC wants, but %s", nic, names);
+    }
+    *out = lib->dupinfo(info);
+    return *out ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory for what libfabric says");
+}
+
+/* The provider's endpoint at that address. Providers on sockets have one for each address of the host, so they are asked for the
+ * very one; of others the NIC that has the address, or one nearby, is taken. */
+static int find(const struct pli_fi_lib *lib, const struct pli_ofi_candidate *c, const struct sockaddr *local, int ctx_node, struct fi_info **out)
+{
+    const char *nic = getenv("PLAIT_NIC");
     bool sockets = strncmp(c->name, "tcp", 3) == 0 || strcmp(c->name, "net") == 0;
-    struct fi_info *list = NULL, *info;
+    struct fi_info *list = NULL;
     char node[INET6_ADDRSTRLEN] = "127.0.0.1";
     int rc;
 
-    if (local && getnameinfo(local, local->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in), node, sizeof node,
-                             NULL, 0, NI_NUMERICHOST) != 0)
+    nic = nic && *nic ? nic : NULL;
+    if (nic || (local && getnameinfo(local, local->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in), node,
+                                     sizeof node, NULL, 0, NI_NUMERICHOST) != 0))
         sockets = false;
     rc = ask(lib, c, sockets ? node : NULL, &list);
     if (rc < 0)
         return rc;
-    info = pick(list, local && !is_loopback(local) ? local : NULL);
-    *out = info ? lib->dupinfo(info) : NULL;
+    rc = choose(lib, list, local, ctx_node, nic, out);
     lib->freeinfo(list);
-    return *out ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory for what libfabric says");
+    return rc;
 }
 
 const struct pli_ofi_candidate *pli_ofi_candidate(unsigned i)
@@ -161,7 +152,7 @@ const char *pli_ofi_wanted(const char *uri, const char **by)
     return uri ? uri : env && *env ? env : NULL;
 }
 
-int pli_ofi_find_local(const struct sockaddr *local, const char *provider, struct fi_info **info)
+int pli_ofi_find_local(const struct sockaddr *local, int node, const char *provider, struct fi_info **info)
 {
     const struct pli_fi_lib *lib = pli_fi_lib();
     const char *by, *wanted = pli_ofi_wanted(provider, &by);
@@ -174,12 +165,12 @@ int pli_ofi_find_local(const struct sockaddr *local, const char *provider, struc
     if (wanted) {
         struct pli_ofi_candidate c = pli_ofi_candidate_named(wanted);
 
-        return find(lib, &c, local, info) == 0 ? 0 : pli_fail_prefix(PLAIT_E_INVAL, "libfabric's provider %.60s, which %s wants", wanted, by);
+        return find(lib, &c, local, node, info) == 0 ? 0 : pli_fail_prefix(PLAIT_E_INVAL, "libfabric's provider %.60s, which %s wants", wanted, by);
     }
     for (int i = 0; i < NCANDIDATES; i++) {
         size_t n = strlen(text);
 
-        if (find(lib, &candidates[i], local, info) == 0)
+        if (find(lib, &candidates[i], local, node, info) == 0)
             return 0;
         snprintf(text + n, sizeof text - n, "%s%s: %s", n ? "; " : "", candidates[i].name, pli_err_text());
     }

@@ -44,7 +44,7 @@ Test(ofi_provider, no_libfabric)
         cr_assert_null(pli_fi_lib());
         cr_assert_eq(pli_ofi_ops.probe(), PLAIT_E_UNSUPPORTED);
         error_says("libfabric cannot be loaded");
-        cr_assert_eq(pli_ofi_find_local(NULL, NULL, &info), PLAIT_E_UNSUPPORTED);
+        cr_assert_eq(pli_ofi_find_local(NULL, -1, NULL, &info), PLAIT_E_UNSUPPORTED);
         cr_assert_eq(side_try_create(&s, NULL), PLAIT_E_UNSUPPORTED);
         error_says("libfabric cannot be loaded");
         side_close_hub(&s);
@@ -82,7 +82,7 @@ Test(ofi_provider, no_signal_handler_is_changed)
     sigaltstack(NULL, &stack_before);
     sigprocmask(SIG_BLOCK, NULL, &mask_before);
     cr_assert_not_null(pli_fi_lib(), "%s", plait_error_text());
-    cr_assert_eq(pli_ofi_find_local(NULL, NULL, &info), 0, "%s", plait_error_text());
+    cr_assert_eq(pli_ofi_find_local(NULL, -1, NULL, &info), 0, "%s", plait_error_text());
     pli_fi_lib()->freeinfo(info);
     for (int i = 1; i < NSIG; i++) {
         if (before[i].sa_handler == SIG_ERR)
@@ -141,7 +141,7 @@ Test(ofi_provider, odd_values_of_plait_provider)
         int rc;
 
         setenv("PLAIT_PROVIDER", odd[i], 1);
-        rc = pli_ofi_find_local(NULL, NULL, &info);
+        rc = pli_ofi_find_local(NULL, -1, NULL, &info);
         cr_assert(rc == 0 || rc == PLAIT_E_INVAL, "'%s': %d", odd[i], rc);
         if (rc == 0)
             pli_fi_lib()->freeinfo(info);
@@ -171,7 +171,7 @@ Test(ofi_provider, the_local_address_picks_the_device)
 
         if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || !(i->ifa_flags & IFF_UP))
             continue;
-        cr_assert_eq(pli_ofi_find_local(i->ifa_addr, NULL, &info), 0, "%s: %s", i->ifa_name, plait_error_text());
+        cr_assert_eq(pli_ofi_find_local(i->ifa_addr, -1, NULL, &info), 0, "%s: %s", i->ifa_name, plait_error_text());
         address_is(info, (const struct sockaddr_in *)(void *)i->ifa_addr);
         cr_assert_str_eq(info->domain_attr->name, i->ifa_name);
         pli_fi_lib()->freeinfo(info);
@@ -189,7 +189,7 @@ Test(ofi_provider, local_addresses_of_other_families_are_no_harm)
     struct fi_info *info;
 
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        int rc = pli_ofi_find_local(all[i], NULL, &info);
+        int rc = pli_ofi_find_local(all[i], -1, NULL, &info);
 
         if (i > 0)
             cr_assert_eq(rc, 0, "%s", plait_error_text());
@@ -203,7 +203,7 @@ Test(ofi_provider, an_address_of_another_host)
 {
     struct sockaddr_in far = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(0xc0000201) };
     struct fi_info *info;
-    int rc = pli_ofi_find_local((const struct sockaddr *)(void *)&far, NULL, &info);
+    int rc = pli_ofi_find_local((const struct sockaddr *)(void *)&far, -1, NULL, &info);
 
     if (rc == 0)
         pli_fi_lib()->freeinfo(info);

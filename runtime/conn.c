@@ -566,18 +566,24 @@ int plait_conn_is_open(const struct plait_conn *c)
 
 int plait_conn_get_info(struct plait_conn *c, struct plait_conn_info *info)
 {
-    if (info->size != sizeof *info)
-        return pli_fail(PLAIT_E_INVAL, "plait_conn_info.size is %zu, not %zu", info->size, sizeof *info);
-    info->state = pli_conn_state_name(c->state);
-    info->transport = c->link && c->link->tr ? c->link->tr->ops->name : "none";
-    info->wire = c->link && c->link->tr ? pli_link_wire(c->link) : "none";
-    info->peer_pid = c->link ? (c->link->pid ? c->link->pid : c->link->peer.pid) : 0;
-    info->window = c->peer_window;
-    info->unreleased = (uint32_t)(c->tx_seq - c->tx_released);
-    info->pending = pli_conn_pending(c);
-    info->queued = c->ntxq;
-    info->max_msg = c->peer_max_msg;
-    info->sent = c->tx_seq + c->replies;
-    info->received = pli_conn_received(c);
+    struct plait_conn_info now = PLAIT_CONN_INFO_INIT;
+    const struct pli_link *link = c->link;
+
+    if (!info || info->size < sizeof(size_t) || info->size > sizeof now)
+        return pli_fail(PLAIT_E_INVAL, "plait_conn_info.size is %zu, this library knows up to %zu: start from PLAIT_CONN_INFO_INIT",
+                        info ? info->size : 0, sizeof now);
+    now.size = info->size;
+    now.state = pli_conn_state_name(c->state);
+    now.transport = link && link->tr ? link->tr->ops->name : "none";
+    now.wire = link && link->tr ? pli_link_wire(link) : "none";
+    now.peer_pid = link ? (link->pid ? link->pid : link->peer.pid) : 0;
+    now.window = c->peer_window;
+    now.unreleased = (uint32_t)(c->tx_seq - c->tx_released);
+    now.pending = pli_conn_pending(c);
+    now.queued = c->ntxq;
+    now.max_msg = c->peer_max_msg;
+    now.sent = c->tx_seq + c->replies;
+    now.received = pli_conn_received(c);
+    memcpy(info, &now, info->size);
     return 0;
 }

@@ -237,7 +237,7 @@ PLAIT_API int plait_conn_is_open(const struct plait_conn *conn);
 
 /** A look at a connection. */
 struct plait_conn_info {
-    size_t size;              /**< in: sizeof(struct plait_conn_info) */
+    size_t size;              /**< in: bytes that the caller knows; from PLAIT_CONN_INFO_INIT */
     const char *state;        /**< "opening", "open", "closing", "closed" */
     const char *transport;    /**< "shm", "ofi", or "none" before a link is up */
     const char *wire;         /**< what of the transport is used, and why it: "libfabric provider tcp, eth0; the peer is on another host"; "none"
@@ -250,7 +250,9 @@ struct plait_conn_info {
     uint32_t max_msg;         /**< bytes that the peer accepts */
     uint64_t sent, received;  /**< messages */
 };
-/** Fills *info. @return 0, PLAIT_E_INVAL. Owner thread, callbacks too. Never blocks. */
+#define PLAIT_CONN_INFO_INIT { .size = sizeof(struct plait_conn_info) }
+
+/** Fills *info, as many bytes as its size says. @return 0, PLAIT_E_INVAL (size). Owner thread, callbacks too. Never blocks. */
 PLAIT_API int plait_conn_get_info(struct plait_conn *conn, struct plait_conn_info *info);
 
 #ifdef __cplusplus

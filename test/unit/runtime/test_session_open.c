@@ -8,6 +8,28 @@
 
 TestSuite(session_open, .timeout = 120);
 
+/* A program that was built before the last fields were there gets the ones that it knows. */
+Test(session_open, what_an_older_program_knows_of_a_connection)
+{
+    struct world *w = listening_world();
+    struct log cli;
+    struct plait_conn_info info;
+
+    open_session(w, &cli, NULL);
+    memset(&info, 0x5a, sizeof info);
+    info.size = offsetof(struct plait_conn_info, window);
+    FAILS(plait_conn_get_info(cli.conn[0], &info), 0);
+    cr_assert_eq(info.peer_pid, getpid());
+    cr_assert_eq(info.window, 0x5a5a5a5a);
+    info.size = sizeof info + 1;
+    FAILS(plait_conn_get_info(cli.conn[0], &info), PLAIT_E_INVAL);
+    info.size = 0;
+    FAILS(plait_conn_get_info(cli.conn[0], &info), PLAIT_E_INVAL);
+    FAILS(plait_conn_get_info(cli.conn[0], NULL), PLAIT_E_INVAL);
+    end_session(w, &cli);
+    end_world(w);
+}
+
 Test(session_open, opens_and_closes_in_order)
 {
     struct world *w = listening_world();

@@ -9,7 +9,6 @@
 #include "util/clock.h"
 #include "util/err.h"
 
-#define CONNECT_NS (5 * PLI_NS_PER_S)       /* from the peer's description to the connection */
 #define LAST_WORDS_NS (500 * PLI_NS_PER_MS) /* from the endpoint's end until the owner is told, if nobody else has */
 
 void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int *nfds)
@@ -23,15 +22,22 @@ void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int 
         .tag = l->tag,
         .window = PLI_OFI_WINDOW_MIN,
         .addr_format = (uint16_t)l->dev->info->addr_format,
+        .small = PLI_OFI_SMALL,
+        .big = PLI_OFI_BIG,
     };
+    bool rdm = l->dev->kind == PLI_OFI_RDM;
 
     (void)fds;
     memcpy(d.token, l->token, sizeof d.token);
     snprintf(d.provider, sizeof d.provider, "%s", l->dev->info->fabric_attr->prov_name);
-    if (l->state == PLI_OFI_NEW) { /* nobody has connected this side: so it listens */
+    if (l->state == PLI_OFI_NEW || rdm) {
         d.addr_len = (uint16_t)l->dev->addr_len;
         memcpy(d.addr, l->dev->addr, l->dev->addr_len);
+    }
+    if (l->state == PLI_OFI_NEW) { /* nobody has connected this side: so it listens */
         pli_ofi_link_enter(l, PLI_OFI_LISTENING);
+        if (rdm && pli_ofi_rdm_join(l) < 0)
+            pli_ofi_link_broke(l, pli_err_text());
     }
     memcpy(blob, &d, sizeof d);
     *len = sizeof d;
@@ -70,6 +76,9 @@ static int check_desc(const struct pli_ofi_desc *d, size_t len)
     if (d->magic != PLI_OFI_DESC_MAGIC || d->version != PLI_OFI_DESC_VERSION)
         return pli_fail(PLAIT_E_BADPEER, "the peer's description of its fabric endpoint has magic 0x%x version %u, not 0x%x version %u",
                         d->magic, d->version, PLI_OFI_DESC_MAGIC, PLI_OFI_DESC_VERSION);
+    if (d->small != PLI_OFI_SMALL || d->big != PLI_OFI_BIG)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's packets over the fabric have %u and %u bytes, not %d and %d: it is another build of plait",
+                        d->small, d->big, PLI_OFI_SMALL, PLI_OFI_BIG);
     if (d->window < PLI_OFI_WINDOW_MIN || d->window > 1024)
         return pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint has %u buffers, not %d to 1024", d->window, PLI_OFI_WINDOW_MIN);
     if (d->kind != PLI_OFI_MSG && d->kind != PLI_OFI_RDM)
@@ -150,6 +159,49 @@ static int connect_msg(struct pli_ofi_link *l, const struct pli_ofi_desc *d)
     return 0;
 }
 
+/* Nobody connects: each side knows the other one's address, and the provider does the rest when something is sent there. */
+static int connect_rdm(struct pli_ofi_link *l, const struct pli_ofi_desc *d)
+{
+    struct pli_ofi_dev *dev;
+    struct fi_info *info;
+    int rc = 0;
+
+    if (l->state == PLI_OFI_NEW) {
+        rc = check_provider(l, d);
+        if (rc == 0)
+            rc = pli_ofi_find_peer(d->provider, PLI_OFI_RDM, d->addr_format, d->addr, d->addr_len, &info);
+        if (rc == 0)
+            rc = pli_ofi_dev_get(&dev, l->hub, info);
+        if (rc == 0)
+            rc = pli_ofi_link_move(l, dev);
+        if (rc == 0)
+            rc = pli_ofi_rdm_join(l);
+    }
+    if (rc < 0)
+        return rc;
+    if (d->addr_format != l->dev->info->addr_format || d->addr_len != l->dev->addr_len)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint has an address of %u bytes of format %u, not %u of format %u", d->addr_len,
+                        d->addr_format, l->dev->addr_len, l->dev->info->addr_format);
+    rc = pli_ofi_rdm_meet(l, d->addr);
+    if (rc == 0 && l->state < PLI_OFI_BROKEN)
+        pli_ofi_link_enter(l, PLI_OFI_UP);
+    return rc;
+}
+
+/* The two descriptions must be of a pair that can meet. */
+static int check_pair(const struct pli_ofi_link *l, const struct pli_ofi_desc *d)
+{
+    bool listens = l->state != PLI_OFI_NEW;
+
+    if (listens && d->kind != l->dev->kind)
+        return pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint is of kind %u, not %u as this side's", d->kind, l->dev->kind);
+    if (d->kind == PLI_OFI_RDM)
+        return d->addr_len ? 0 : pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint has no address to send to");
+    if (listens == (d->addr_len > 0))
+        return pli_fail(PLAIT_E_BADPEER, "both sides' fabric endpoints want to %s", d->addr_len ? "listen" : "connect");
+    return 0;
+}
+
 int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds)
 {
     struct pli_ofi_link *l = pli_ofi_link_of(tr);
@@ -163,22 +215,24 @@ int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *
     memset(&d, 0, sizeof d);
     memcpy(&d, blob, len < sizeof d ? len : sizeof d);
     rc = check_desc(&d, len);
+    if (rc == 0)
+        rc = check_pair(l, &d);
     if (rc < 0)
         return rc;
-    if (d.kind != PLI_OFI_MSG)
-        return pli_fail(PLAIT_E_UNSUPPORTED, "the peer's fabric endpoint, of provider %s, is one of reliable datagrams", d.provider);
-    if ((l->state == PLI_OFI_NEW) != (d.addr_len > 0))
-        return pli_fail(PLAIT_E_BADPEER, "both sides' fabric endpoints want to %s", d.addr_len ? "listen" : "connect");
     l->peer_id = d.link;
     l->peer_tag = d.tag;
     l->tx_grant = d.window;
     l->described = true;
-    if (l->state == PLI_OFI_NEW)
+    if (d.kind == PLI_OFI_RDM)
+        rc = connect_rdm(l, &d);
+    else if (l->state == PLI_OFI_NEW)
         rc = connect_msg(l, &d);
-    if (rc == 0 && l->state == PLI_OFI_UP) /* the endpoints were faster */
+    if (rc == 0 && l->state == PLI_OFI_UP) /* at once, or the endpoints were faster */
         pli_ofi_link_flush(l, true);
+    if (rc == 0 && !pli_list_is_empty(&l->rxq))
+        pli_ofi_link_ready(l);
     if (rc == 0 && l->state != PLI_OFI_UP && l->state < PLI_OFI_BROKEN)
-        pli_ofi_link_deadline(l, pli_clock_now() + CONNECT_NS);
+        pli_ofi_link_deadline(l, pli_clock_now() + PLI_OFI_CONNECT_NS);
     return rc;
 }
 

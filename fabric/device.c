@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Devices: what is opened once for a NIC and a context, and the buffers for its packets. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -238,7 +237,13 @@ static int open_all(struct pli_ofi_dev *dev)
     rc = fi_domain(dev->fabric, dev->info, &dev->domain, NULL);
     if (rc < 0)
         return pli_ofi_fail(dev->name, "opening the domain", rc);
-    return open_queues(dev);
+    rc = open_queues(dev);
+    if (rc < 0 || dev->kind == PLI_OFI_MSG)
+        return rc;
+    rc = pli_ofi_rdm_open(dev);
+    if (rc == 0)
+        pli_ofi_sockets_hurry(dev);
+    return rc;
 }
 
 static bool serves(const struct pli_ofi_dev *dev, const struct fi_info *info)
@@ -250,10 +255,11 @@ static bool serves(const struct pli_ofi_dev *dev, const struct fi_info *info)
            d->addr_format == info->addr_format;
 }
 
-/* What was found for listening has the own address, as the passive endpoint needs it; what was found for a peer has the peer's. */
+/* What was found for listening has the own address, as the passive endpoint needs it; what was found for a peer has the peer's. An endpoint
+ * of reliable datagrams is open, as its info says. */
 static void keep_better_info(struct pli_ofi_dev *dev, struct fi_info *info)
 {
-    struct fi_info *worse = dev->info->dest_addr && !info->dest_addr ? dev->info : info;
+    struct fi_info *worse = dev->info->dest_addr && !info->dest_addr && dev->kind == PLI_OFI_MSG ? dev->info : info;
 
     if (worse == dev->info)
         dev->info = info;
@@ -282,11 +288,11 @@ int pli_ofi_dev_get(struct pli_ofi_dev **out, struct pli_ofi_hub *hub, struct fi
     dev->hub = hub;
     dev->info = info;
     dev->kind = info->ep_attr->type == FI_EP_MSG ? PLI_OFI_MSG : PLI_OFI_RDM;
-    /* later versions have another provider under this name */
-    dev->quiet = dev->kind == PLI_OFI_MSG && pli_fi_lib()->version() < FI_VERSION(1, 18) && strcmp(info->fabric_attr->prov_name, "tcp") == 0;
+    dev->quiet = dev->kind == PLI_OFI_MSG && pli_ofi_is_old_tcp(info);
     init_pool(&dev->small, PLI_OFI_SMALL);
     init_pool(&dev->big, PLI_OFI_BIG);
     pli_list_init(&dev->node);
+    pli_list_init(&dev->peers);
     snprintf(dev->name, sizeof dev->name, "libfabric provider %.40s, %.30s", info->fabric_attr->prov_name, info->domain_attr->name);
     rc = open_all(dev);
     if (rc < 0) {
@@ -296,36 +302,6 @@ int pli_ofi_dev_get(struct pli_ofi_dev **out, struct pli_ofi_hub *hub, struct fi
     pli_list_push_back(&hub->devs, &dev->node);
     *out = dev;
     return 0;
-}
-
-/* Is it the socket that listens where the passive endpoint does? */
-static bool listens_there(const struct pli_ofi_dev *dev, int fd)
-{
-    struct sockaddr_storage at;
-    socklen_t len = sizeof at, int_len = sizeof(int);
-    int listens = 0;
-
-    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &int_len) == 0 && listens &&
-           getsockname(fd, (struct sockaddr *)&at, &len) == 0 && len == dev->addr_len && memcmp(&at, dev->addr, len) == 0;
-}
-
-/* libfabric 1.17's provider tcp reads a request for a connection from a blocking socket: a stranger who sends half of one would hold up
- * this thread for as long as he likes. An accepted socket inherits its patience from the one that listens, which only its address
- * leads to. */
-static void limit_patience(const struct pli_ofi_dev *dev)
-{
-    struct timeval patience = { .tv_usec = 1000 };
-    DIR *dir = opendir("/proc/self/fd");
-    struct dirent *e;
-
-    while (dir && (e = readdir(dir)) != NULL) {
-        int fd = atoi(e->d_name);
-
-        if (fd > 0 && listens_there(dev, fd))
-            setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    }
-    if (dir)
-        closedir(dir);
 }
 
 int pli_ofi_dev_listen(struct pli_ofi_dev *dev)
@@ -350,8 +326,7 @@ int pli_ofi_dev_listen(struct pli_ofi_dev *dev)
     }
     dev->addr_len = (uint32_t)len;
     dev->pep = pep;
-    if (dev->quiet)
-        limit_patience(dev);
+    pli_ofi_sockets_hurry(dev);
     return 0;
 }
 
@@ -363,18 +338,24 @@ static void close_fid(struct fid *fid)
 
 void pli_ofi_dev_close(struct pli_ofi_dev *dev, bool forked)
 {
+    struct pli_ofi_socket *sockets = forked ? NULL : pli_ofi_sockets_note(dev);
+
     pli_list_remove(&dev->node);
-    if (!forked)
+    if (!forked) {
         close_fid(dev->pep ? &dev->pep->fid : NULL);
+        pli_ofi_rdm_close(dev);
+    }
     free_pool(&dev->small, forked);
     free_pool(&dev->big, forked);
     if (!forked) {
         close_fid(dev->cq ? &dev->cq->fid : NULL);
+        close_fid(dev->av ? &dev->av->fid : NULL);
         close_fid(dev->eq ? &dev->eq->fid : NULL);
         close_fid(dev->domain ? &dev->domain->fid : NULL);
         close_fid(dev->fabric ? &dev->fabric->fid : NULL);
         pli_fi_lib()->freeinfo(dev->info);
     }
+    pli_ofi_sockets_close(sockets);
     free(dev->pfds);
     free(dev);
 }

@@ -19,14 +19,14 @@ enum {
 
 /* ---- completions ---- */
 
-/* This packet has gone, and so have those before it. */
+/* This packet has gone; on a quiet device, so have those before it, which have no completions. */
 static void sent(struct pli_ofi_buf *buf)
 {
     struct pli_ofi_link *l = buf->link;
     struct pli_ofi_buf *first;
 
     do {
-        first = pli_container_of(pli_list_first(&l->ops), struct pli_ofi_buf, node);
+        first = l->dev->quiet ? pli_container_of(pli_list_first(&l->ops), struct pli_ofi_buf, node) : buf;
         l->tx_flight--;
         pli_ofi_buf_put(l->dev, first);
     } while (first != buf);
@@ -36,13 +36,17 @@ static void sent(struct pli_ofi_buf *buf)
         pli_ofi_link_dirty(l);
 }
 
-static void complete(const struct fi_cq_msg_entry *e)
+static void complete(struct pli_ofi_dev *dev, const struct fi_cq_msg_entry *e)
 {
     struct pli_ofi_buf *buf = e->op_context;
 
-    if (!buf || !buf->link || buf->op == PLI_OFI_IDLE) /* its link was closed meanwhile, or it was found without this */
+    if (!buf || buf->op == PLI_OFI_IDLE) /* its link was closed meanwhile, or it was found without this */
         return;
-    if (buf->op == PLI_OFI_TX) {
+    if (buf->op == PLI_OFI_RX && dev->kind == PLI_OFI_RDM) {
+        pli_ofi_rdm_arrived(dev, buf, (uint32_t)e->len);
+    } else if (!buf->link) { /* its link is gone */
+        pli_ofi_buf_put(dev, buf);
+    } else if (buf->op == PLI_OFI_TX) {
         sent(buf);
     } else {
         pli_list_remove(&buf->node);
@@ -61,9 +65,16 @@ static void complete_error(struct pli_ofi_dev *dev)
     if (fi_cq_readerr(dev->cq, &e, 0) < 0)
         return;
     buf = e.op_context;
-    l = buf ? buf->link : NULL;
-    if (!l)
+    if (!buf)
         return;
+    l = buf->link;
+    if (!l) {
+        if (buf->op == PLI_OFI_RX)
+            pli_ofi_rdm_lost(dev, buf);
+        else if (buf->op == PLI_OFI_TX)
+            pli_ofi_buf_put(dev, buf);
+        return;
+    }
     if (e.err != FI_ECANCELED) {
         const char *s = fi_cq_strerror(dev->cq, e.prov_errno, e.err_data, reason, sizeof reason);
 
@@ -78,14 +89,14 @@ static void complete_error(struct pli_ofi_dev *dev)
     pli_ofi_buf_put(l->dev, buf);
 }
 
-int pli_ofi_dev_reap(struct pli_ofi_dev *dev)
+static int reap(struct pli_ofi_dev *dev)
 {
     struct fi_cq_msg_entry e[REAP];
     ssize_t n = fi_cq_read(dev->cq, e, REAP);
 
     if (n > 0) {
         for (ssize_t i = 0; i < n; i++)
-            complete(&e[i]);
+            complete(dev, &e[i]);
         return (int)n;
     }
     if (n == -FI_EAVAIL) {
@@ -93,6 +104,15 @@ int pli_ofi_dev_reap(struct pli_ofi_dev *dev)
         return 1;
     }
     return 0;
+}
+
+int pli_ofi_dev_reap(struct pli_ofi_dev *dev)
+{
+    int n = reap(dev);
+
+    if (pli_ofi_rdm_lacks(dev)) /* for packets that were for nobody; if it fails, the next link that posts hears of it */
+        pli_ofi_rdm_fill(dev);
+    return n;
 }
 
 /* ---- deadlines ---- */
@@ -172,7 +192,7 @@ static int deliver_all(struct pli_ofi_hub *hub, int budget)
         struct pli_ofi_link *l = pli_container_of(node, struct pli_ofi_link, ready_node);
 
         n += pli_ofi_deliver(l, budget - n);
-        if (l->starved && l->state != PLI_OFI_DEAD && pli_ofi_has_space(l)) {
+        if (l->starved && l->state != PLI_OFI_DEAD && pli_ofi_make_space(l)) {
             l->starved = false;
             n++;
             l->tr.up->writable(l->tr.owner);
@@ -267,12 +287,15 @@ static bool may_sleep(struct pli_ofi_dev *dev)
 
 bool pli_ofi_hub_ready(struct pli_ofi_hub *hub)
 {
+    struct epoll_event ev;
     struct pli_list *node;
     bool sleeps = pli_list_is_empty(&hub->ready) && pli_list_is_empty(&hub->dirty);
 
     pli_list_foreach(node, &hub->devs)
         sleeps = sleeps && may_sleep(pli_container_of(node, struct pli_ofi_dev, node));
     sleeps = sleeps && !look_at_links(hub); /* fi_trywait() may have read something */
+    /* layered providers' fi_trywait() does not see all, and the context hears only of what becomes readable from now on */
+    sleeps = sleeps && epoll_wait(hub->epfd, &ev, 1, 0) <= 0;
     hub->looks = 0; /* what wakes us may be an event */
     hub->empty = 0;
     return !sleeps;
@@ -324,6 +347,7 @@ static void destroy_op(struct pli_tr *tr, bool forked)
         pli_ofi_dev_close(pli_container_of(node, struct pli_ofi_dev, node), forked);
     close(hub->epfd);
     close(hub->timerfd);
+    pli_hash_table_fini(&hub->by_id);
     free(hub->bufs);
     free(hub);
 }
@@ -358,6 +382,7 @@ int pli_ofi_hub_get(struct pli_ofi_hub **out, const struct pli_tr_env *env)
     pli_list_init(&hub->links);
     pli_list_init(&hub->ready);
     pli_list_init(&hub->dirty);
+    pli_hash_table_init(&hub->by_id);
     hub->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (hub->epfd < 0) {
         rc = pli_fail_errno("epoll_create for links over the fabric");

@@ -19,18 +19,48 @@ static int probe(void)
     return rc;
 }
 
+struct pli_ofi_link *pli_ofi_link_find(const struct pli_ofi_hub *hub, uint32_t id)
+{
+    struct pli_hash_node *node = pli_hash_table_find(&hub->by_id, pli_hash_u64(id));
+
+    return node ? pli_container_of(node, struct pli_ofi_link, by_id) : NULL;
+}
+
+/* ---- what devices promise to links: buffers that are posted, and the completions of all that is under way ---- */
+
+static bool promise(struct pli_ofi_dev *dev, uint32_t rx, uint32_t tx)
+{
+    if (dev->cq_used + rx + tx > dev->cq_size || (dev->kind == PLI_OFI_RDM && dev->rx_windows + rx > dev->info->rx_attr->size))
+        return false;
+    dev->cq_used += rx + tx;
+    dev->rx_windows += rx;
+    return true;
+}
+
+static void take_back(struct pli_ofi_link *l)
+{
+    if (!l->dev)
+        return;
+    l->dev->cq_used -= l->window + PLI_OFI_TX_MAX;
+    l->dev->rx_windows -= l->window;
+}
+
+bool pli_ofi_link_widen(struct pli_ofi_link *l, uint32_t window)
+{
+    if (!promise(l->dev, window - l->window, 0))
+        return false;
+    l->window = window;
+    return true;
+}
+
 int pli_ofi_link_move(struct pli_ofi_link *l, struct pli_ofi_dev *dev)
 {
-    uint32_t room = l->window + PLI_OFI_TX_MAX;
-
     if (l->dev == dev)
         return 0;
-    if (dev->cq_used + room > dev->cq_size)
-        return pli_fail(PLAIT_E_NOMEM, "%s: its completion queue of %u entries is promised to the links that this context has; "
-                        "use more contexts", dev->name, dev->cq_size);
-    dev->cq_used += room;
-    if (l->dev)
-        l->dev->cq_used -= room;
+    if (!promise(dev, l->window, PLI_OFI_TX_MAX))
+        return pli_fail(PLAIT_E_NOMEM, "%s: its completion queue of %u entries%s is promised to the links that this context has; "
+                        "use more contexts", dev->name, dev->cq_size, dev->kind == PLI_OFI_RDM ? ", or its queue of receives," : "");
+    take_back(l);
     l->dev = dev;
     return 0;
 }
@@ -45,10 +75,27 @@ static int pick_device(struct pli_ofi_link *l, const struct pli_tr_env *env)
         rc = pli_ofi_dev_get(&dev, l->hub, info);
     if (rc == 0)
         rc = pli_ofi_link_move(l, dev);
-    if (rc == 0 && l->dev->kind != PLI_OFI_MSG)
-        rc = pli_fail(PLAIT_E_UNSUPPORTED, "%s: has reliable datagrams only", l->dev->name);
-    if (rc == 0 && !env->active)
+    if (rc == 0 && !env->active && l->dev->kind == PLI_OFI_MSG)
         rc = pli_ofi_dev_listen(l->dev);
+    return rc;
+}
+
+static int draw(void *to, size_t size)
+{
+    return getrandom(to, size, 0) == (ssize_t)size ? 0 : pli_fail_errno("getrandom for a link over the fabric");
+}
+
+/* Numbers that a stranger does not guess. That of the link is the hub's only one. */
+static int draw_numbers(struct pli_ofi_link *l)
+{
+    int rc = draw(l->token, sizeof l->token);
+
+    if (rc == 0)
+        rc = draw(&l->tag, sizeof l->tag);
+    do {
+        if (rc == 0)
+            rc = draw(&l->id, sizeof l->id);
+    } while (rc == 0 && pli_ofi_link_find(l->hub, l->id));
     return rc;
 }
 
@@ -77,11 +124,9 @@ static int create(struct pli_tr **tr, const struct pli_tr_env *env, const struct
     pli_list_init(&l->rxq);
     pli_list_init(&l->heldq);
     pli_list_init(&l->spare);
-    if (getrandom(l->token, sizeof l->token, 0) != sizeof l->token || getrandom(&l->tag, sizeof l->tag, 0) != sizeof l->tag) {
-        rc = pli_fail_errno("getrandom for a link over the fabric");
-        goto err_free;
-    }
     rc = pli_ofi_hub_get(&l->hub, env);
+    if (rc == 0)
+        rc = draw_numbers(l);
     if (rc < 0)
         goto err_free;
     rc = pick_device(l, env);
@@ -89,15 +134,14 @@ static int create(struct pli_tr **tr, const struct pli_tr_env *env, const struct
         goto err_free;
     if (!pli_ofi_wanted(env->provider, &l->wanted_by))
         l->wanted_by = NULL;
-    l->id = ++l->hub->next_id;
     l->tr.hub = &l->hub->tr;
     pli_list_push_back(&l->hub->links, &l->node);
+    pli_hash_table_insert(&l->hub->by_id, &l->by_id, pli_hash_u64(l->id));
     *tr = &l->tr;
     return 0;
 
 err_free:
-    if (l->dev)
-        l->dev->cq_used -= l->window + PLI_OFI_TX_MAX;
+    take_back(l);
     free(l);
     return rc;
 }
@@ -120,19 +164,29 @@ static void put_all(struct pli_ofi_dev *dev, struct pli_list *list)
         pli_ofi_buf_put(dev, pli_container_of(node, struct pli_ofi_buf, node));
 }
 
+static void leave_msg(struct pli_ofi_link *l)
+{
+    int rounds = 0;
+
+    if (!l->ep)
+        return;
+    fi_shutdown(l->ep, 0);
+    fi_close(&l->ep->fid);
+    /* the operations that this has ended; after it none of the link is known to the provider */
+    while (pli_ofi_dev_reap(l->dev) > 0 && ++rounds < 10000)
+        ;
+}
+
 static void destroy(struct pli_tr *tr, bool forked)
 {
     struct pli_ofi_link *l = pli_ofi_link_of(tr);
-    int rounds = 0;
 
-    if (!forked)
+    if (!forked) {
         pli_ofi_quiet(tr);
-    if (l->ep && !forked) {
-        fi_shutdown(l->ep, 0);
-        fi_close(&l->ep->fid);
-        /* the operations that this has ended; after it none of the link is known to the provider */
-        while (pli_ofi_dev_reap(l->dev) > 0 && ++rounds < 10000)
-            ;
+        if (l->dev->kind == PLI_OFI_RDM)
+            pli_ofi_rdm_leave(l);
+        else
+            leave_msg(l);
     }
     put_all(l->dev, &l->ops);
     put_all(l->dev, &l->posted);
@@ -141,7 +195,8 @@ static void destroy(struct pli_tr *tr, bool forked)
     put_all(l->dev, &l->spare);
     if (l->fill)
         pli_ofi_buf_put(l->dev, l->fill);
-    l->dev->cq_used -= l->window + PLI_OFI_TX_MAX;
+    take_back(l);
+    pli_hash_table_remove(&l->hub->by_id, &l->by_id);
     pli_list_remove(&l->node);
     pli_list_remove(&l->ready_node);
     pli_list_remove(&l->dirty_node);

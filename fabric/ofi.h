@@ -24,6 +24,8 @@
 #include "fabric/packet.h"
 #include "runtime/transport.h"
 #include "topo/topo.h"
+#include "util/clock.h"
+#include "util/hash.h"
 #include "util/list.h"
 
 enum pli_ofi_kind { PLI_OFI_MSG = 1, PLI_OFI_RDM = 2 };
@@ -35,7 +37,7 @@ struct pli_ofi_link;
 struct pli_ofi_buf {
     struct fi_context2 ctx;     /* first: operations are known by it */
     struct pli_list node;       /* a pool's free ones; the operations of a link; what it has received, held */
-    struct pli_ofi_link *link;  /* NULL: free, or a receive of an RDM endpoint */
+    struct pli_ofi_link *link;  /* NULL: free; with the provider and RDM: a receive, or what a link has sent that is gone */
     uint8_t *mem;
     void *desc;                 /* of its registration, or NULL */
     uint32_t size, len;
@@ -51,6 +53,14 @@ struct pli_ofi_pool {
     struct pli_list chunks;
 };
 
+/* An address in a device's address vector, for all links to it. */
+struct pli_ofi_peer {
+    struct pli_list node;       /* dev->peers */
+    fi_addr_t at;
+    uint32_t links;
+    uint8_t addr[64];
+};
+
 struct pli_ofi_dev {
     struct pli_list node;       /* hub->devs */
     struct pli_ofi_hub *hub;
@@ -61,10 +71,17 @@ struct pli_ofi_dev {
     struct fid_cq *cq;
     struct fid_eq *eq;          /* MSG */
     struct fid_pep *pep;        /* MSG: made when the first peer is to connect */
+    struct fid_ep *ep;          /* RDM: of all links */
+    struct fid_av *av;          /* RDM */
+    struct pli_list peers;      /* RDM: struct pli_ofi_peer, what is in av */
+    uint32_t rx_posted;         /* RDM: buffers with the provider, for packets of any link */
+    uint32_t rx_promised;       /* RDM: packets that peers have been promised a buffer for, and that have not come */
+    uint32_t rx_windows;        /* RDM: the links' windows together, at most what the provider takes */
+    uint64_t strangers;         /* RDM: packets that were for no link, or did not fit */
     struct pli_ofi_pool small, big;
     uint32_t cq_size, cq_used;  /* completions that may be there at once; promised to links */
     uint32_t addr_len;
-    uint8_t addr[64];           /* where pep can be reached */
+    uint8_t addr[64];           /* where pep, or ep, can be reached */
     char name[96];              /* "provider tcp, lo", for messages */
     /* Each entry of the completion queue costs the provider tcp two or three system calls, so there it gets no entries for what is
      * received, and few for what is sent. A packet is found by looking at the buffer that it must come into; the descriptors to sleep
@@ -84,7 +101,7 @@ struct pli_ofi_hub {
     struct pli_list dirty;      /* links with records to send at the end of the poll */
     struct pli_ofi_buf **bufs;
     uint32_t nbufs, bufs_cap;
-    uint32_t next_id;           /* of links */
+    struct pli_hash_table by_id;/* links, for the packets of RDM endpoints */
     uint32_t waiting;           /* links that are not connected yet: the event queues are looked at in every poll */
     uint32_t looks;             /* polls until the next look at the event queues */
     uint32_t empty;             /* polls without a completion */
@@ -110,11 +127,13 @@ struct pli_ofi_link {
     struct pli_list node;       /* hub->links */
     struct pli_list ready_node, dirty_node;
     enum pli_ofi_state state;
-    uint32_t id, tag;           /* what packets to this link must name */
+    struct pli_hash_node by_id;
+    uint32_t id, tag;           /* what packets to this link must name; both random */
     uint8_t token[16];
     uint32_t peer_id, peer_tag;
     bool described;             /* the peer's description has come */
-    struct fid_ep *ep;          /* MSG */
+    struct fid_ep *ep;          /* RDM: the device's */
+    struct pli_ofi_peer *peer;  /* RDM */
     fi_addr_t peer_addr;        /* RDM */
     uint64_t deadline;          /* ns: of the connection, or of the end; PLI_CLOCK_NEVER */
     char why[256];              /* BROKEN */
@@ -148,6 +167,7 @@ struct pli_ofi_link {
     uint32_t window;            /* buffers that are posted when all is read */
     uint32_t held;              /* packets that are read and held */
     bool rx_data;               /* packets with records came since the peer was told */
+    bool rx_wrong;              /* RDM: a packet came whose number cannot be */
     bool in_rx;
     uint64_t holds;             /* records that are held */
     struct pli_list heldq;      /* those packets */
@@ -236,6 +256,19 @@ void pli_ofi_dev_close(struct pli_ofi_dev *dev, bool forked);
 struct pli_ofi_buf *pli_ofi_buf_get(struct pli_ofi_dev *dev, bool big);
 void pli_ofi_buf_put(struct pli_ofi_dev *dev, struct pli_ofi_buf *buf);
 
+/* ---- sockets.c: of a device over libfabric 1.17's provider tcp; they do nothing with another one ---- */
+
+struct pli_ofi_socket;
+
+bool pli_ofi_is_old_tcp(const struct fi_info *info);
+/* It reads a request for a connection from a blocking socket: a stranger who sends half of one would hold up this thread for as long as he
+ * likes. What is accepted from now on waits 1 ms at most, a patience that it inherits from the socket that listens. */
+void pli_ofi_sockets_hurry(const struct pli_ofi_dev *dev);
+/* It forgets who has connected and has not said yet for what, when it is closed. The device's sockets, to be noted before that, NULL: none;
+ * and closes those that are still open after it, and frees the list. */
+struct pli_ofi_socket *pli_ofi_sockets_note(const struct pli_ofi_dev *dev);
+void pli_ofi_sockets_close(struct pli_ofi_socket *noted);
+
 /* ---- hub.c ---- */
 
 extern const struct pli_tr_ops pli_ofi_hub_ops;
@@ -274,6 +307,9 @@ int pli_ofi_dev_reap(struct pli_ofi_dev *dev);
 
 /* ---- connect.c ---- */
 
+/* From the peer's description to the connection; from the first packet until the provider takes it. */
+#define PLI_OFI_CONNECT_NS (5 * PLI_NS_PER_S)
+
 void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int *nfds);
 int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds);
 /* Takes what is in the device's event queue. Returns how many events. */
@@ -292,13 +328,15 @@ void pli_ofi_flush(struct pli_tr *tr);
 uint32_t pli_ofi_max_payload(const struct pli_tr *tr);
 /* Sends what has gathered, and a grant that is due. all: also while other packets are under way. */
 void pli_ofi_link_flush(struct pli_ofi_link *link, bool all);
-/* Is there space again for what was refused? */
-bool pli_ofi_has_space(const struct pli_ofi_link *link);
+/* Is there space again for what was refused? A full packet that is in its way goes, if it can. */
+bool pli_ofi_make_space(struct pli_ofi_link *link);
 
 /* ---- recv.c ---- */
 
 /* Posts buffers until the link has its window of them. */
 int pli_ofi_post(struct pli_ofi_link *link);
+/* Gives the endpoint a buffer to receive into. 0, or as libfabric returns it. */
+ssize_t pli_ofi_post_buf(struct fid_ep *ep, struct pli_ofi_buf *buf, bool quiet);
 /* A quiet device: looks for packets that came. Calls nobody. */
 bool pli_ofi_look(struct pli_ofi_link *link);
 /* A packet came into buf. Calls nobody. */
@@ -310,7 +348,38 @@ void pli_ofi_release(struct pli_tr *tr, uint32_t token);
 /* Should the peer be told how many packets it may send? */
 bool pli_ofi_grant_due(const struct pli_ofi_link *link);
 
+/* ---- rdm.c: a device's endpoint of reliable datagrams ---- */
+
+/* Opens endpoint and address vector; dev->addr is where. What is open when it fails is for pli_ofi_rdm_close(). */
+int pli_ofi_rdm_open(struct pli_ofi_dev *dev);
+/* Ends the endpoint: after it the provider has none of the buffers. */
+void pli_ofi_rdm_close(struct pli_ofi_dev *dev);
+/* The link uses the device's endpoint from now on, which has buffers for its packets. */
+int pli_ofi_rdm_join(struct pli_ofi_link *link);
+/* The link's packets are sent to that address of addr_len bytes. PLAIT_E_BADPEER: the provider refuses it. */
+int pli_ofi_rdm_meet(struct pli_ofi_link *link, const void *addr);
+/* The link is going: what was promised to it is for others, what it has sent stays with the provider until its completion. */
+void pli_ofi_rdm_leave(struct pli_ofi_link *link);
+/* Posts a buffer for each packet that may come. That the provider takes no more is no error: the next poll tries again. */
+int pli_ofi_rdm_fill(struct pli_ofi_dev *dev);
+/* Are there fewer than that? */
+static inline bool pli_ofi_rdm_lacks(const struct pli_ofi_dev *dev)
+{
+    return dev->rx_posted < dev->rx_promised;
+}
+/* A packet of that many bytes came, for whom it says; who is meant by none is dropped. Calls nobody. */
+void pli_ofi_rdm_arrived(struct pli_ofi_dev *dev, struct pli_ofi_buf *buf, uint32_t len);
+/* A receive has failed, or what came did not fit. */
+void pli_ofi_rdm_lost(struct pli_ofi_dev *dev, struct pli_ofi_buf *buf);
+/* Is the packet in buf the one that the link reads next? Packets may come in another order. */
+bool pli_ofi_rdm_is_next(const struct pli_ofi_link *link, const struct pli_ofi_buf *buf);
+
 /* ---- ofi.c ---- */
+
+/* The link of that number, or NULL. */
+struct pli_ofi_link *pli_ofi_link_find(const struct pli_ofi_hub *hub, uint32_t id);
+/* Promises a link of that device more room in the completion queue, for a window that has grown. False: there is none. */
+bool pli_ofi_link_widen(struct pli_ofi_link *link, uint32_t window);
 
 /* The owner hears nothing more of the link. */
 void pli_ofi_quiet(struct pli_tr *tr);

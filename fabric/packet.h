@@ -5,8 +5,9 @@
  *   record  w0 (upper half: meta; lower half 0), w1, payload, zeros up to a multiple of 8
  *   tail    the receiver's tag and the packet's number once more: where no completion is asked for, who sees this has the whole packet
  *
- * A packet fits into the buffer that the receiver has posted for it: packets of a link arrive in the order of their numbers (from 0 on,
- * counted by both sides), packet n takes the n-th buffer, and from number big_from on these are large.
+ * A packet fits into the buffer that the receiver has posted for it. Both sides count a link's packets from 0. On a connected endpoint they
+ * arrive in that order, packet n takes the n-th buffer, and from number big_from on these are large. On one of reliable datagrams the
+ * buffers are those of all links, and small.
  *
  * Credits: grant is how many packets the sender of this head has posted buffers for in all. Packet n may be sent when n < grant; one with
  * records only when n + 1 < grant, so that there is always a buffer for a packet that has no record and brings a grant. */
@@ -48,6 +49,7 @@ enum {
     PLI_OFI_BIG = 262144,       /* of a large one: over tcp 64 KiB reach 0.6 of a bare stream, these 0.7, and longer ones no more */
     PLI_OFI_WINDOW_MIN = 4,     /* buffers of a quiet link */
     PLI_OFI_WINDOW_MAX = 8,     /* of one that carries much */
+    PLI_OFI_WINDOW_RDM = 32,    /* the same where all packets are small */
     PLI_OFI_SILENT = 3,         /* packets in a row that may go without a completion, where that helps */
     PLI_OFI_TX_MAX = 16,        /* packets of one link with the provider at a time: more than credits allow, and those that wait for a
                                    later one's completion */
@@ -94,14 +96,17 @@ struct pli_ofi_desc {
     uint16_t addr_format;
     uint16_t addr_len;
     char provider[32];    /* NUL-padded */
-    uint8_t addr[64];     /* where it listens; none (addr_len 0) from the side that connects */
+    uint8_t addr[64];     /* MSG: where it listens; none (addr_len 0) from the side that connects. RDM: of the endpoint */
+    uint32_t small, big;  /* bytes of its packets: both sides must have the same */
 };
-static_assert(sizeof(struct pli_ofi_desc) == 136, "description");
+static_assert(sizeof(struct pli_ofi_desc) == 144, "description");
 static_assert(offsetof(struct pli_ofi_desc, window) == 32, "description");
 static_assert(offsetof(struct pli_ofi_desc, addr) == 72, "description");
+static_assert(offsetof(struct pli_ofi_desc, small) == 136, "description");
+static_assert(offsetof(struct pli_ofi_desc, big) == 140, "description");
 
 #define PLI_OFI_DESC_MAGIC 0x69666f70u
-#define PLI_OFI_DESC_VERSION 1u
+#define PLI_OFI_DESC_VERSION 2u
 
 /* The private data of a request for a connection. */
 struct pli_ofi_cm {

@@ -19,7 +19,7 @@ static const struct pli_ofi_candidate candidates[] = {
     { "tcp", PLI_OFI_MSG, "a network interface that is up" },
     { "net", PLI_OFI_MSG, "a network interface that is up" },
     { "verbs;ofi_rxm", PLI_OFI_RDM, "an InfiniBand or RoCE device, rxe too" },
-    { "tcp;ofi_rxm", PLI_OFI_RDM, NULL },
+    { "tcp;ofi_rxm", PLI_OFI_RDM, "a network interface that is up" },
 };
 enum { NCANDIDATES = sizeof candidates / sizeof candidates[0] };
 
@@ -69,10 +69,6 @@ static int ask(const struct pli_fi_lib *lib, const struct pli_ofi_candidate *c, 
     lib->freeinfo(hints);
     if (rc < 0)
         return pli_fail(PLAIT_E_UNSUPPORTED, "%s", rc == -FI_ENODATA ? "has no device here, or is not installed" : lib->strerror(-rc));
-    if (c->kind == PLI_OFI_RDM) { /* RDM: not there yet */
-        lib->freeinfo(*list);
-        return pli_fail(PLAIT_E_UNSUPPORTED, "would be used for reliable datagrams, which this version does not have");
-    }
     return 0;
 }
 
@@ -189,18 +185,20 @@ int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t for
     if (!hints)
         return pli_fail(PLAIT_E_NOMEM, "no memory for a question to libfabric");
     hints->addr_format = format;
-    hints->dest_addr = malloc(len);
-    if (!hints->dest_addr) {
-        lib->freeinfo(hints);
-        return pli_fail(PLAIT_E_NOMEM, "no memory for a question to libfabric");
+    if (kind == PLI_OFI_MSG || format == FI_SOCKADDR_IN || format == FI_SOCKADDR_IN6) { /* no other address says by which NIC */
+        hints->dest_addr = malloc(len);
+        if (!hints->dest_addr) {
+            lib->freeinfo(hints);
+            return pli_fail(PLAIT_E_NOMEM, "no memory for a question to libfabric");
+        }
+        memcpy(hints->dest_addr, addr, len);
+        hints->dest_addrlen = len;
     }
-    memcpy(hints->dest_addr, addr, len);
-    hints->dest_addrlen = len;
     rc = lib->getinfo(API_VERSION, NULL, NULL, 0, hints, &list);
     lib->freeinfo(hints);
     if (rc < 0)
-        return pli_fail(PLAIT_E_UNSUPPORTED, "the peer wants libfabric's provider %s, which %s here", provider,
-                        rc == -FI_ENODATA ? "has no way to it" : lib->strerror(-rc));
+        return pli_fail(PLAIT_E_UNSUPPORTED, "the peer wants libfabric's provider %s for %s, which %s here", provider,
+                        kind == PLI_OFI_MSG ? "connections" : "reliable datagrams", rc == -FI_ENODATA ? "has no way to it" : lib->strerror(-rc));
     *info = lib->dupinfo(list);
     lib->freeinfo(list);
     return *info ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory for what libfabric says");

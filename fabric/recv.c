@@ -42,24 +42,36 @@ static uint32_t owned(const struct pli_ofi_link *l)
     return l->rx_posted - l->rx_read + l->held;
 }
 
-static ssize_t hand_over(struct pli_ofi_link *l, struct pli_ofi_buf *buf)
+ssize_t pli_ofi_post_buf(struct fid_ep *ep, struct pli_ofi_buf *buf, bool quiet)
 {
     struct iovec iov = { buf->mem, buf->size };
     struct fi_msg msg = { .msg_iov = &iov, .desc = &buf->desc, .iov_count = 1, .addr = FI_ADDR_UNSPEC, .context = &buf->ctx };
 
     memset(buf->mem, 0, sizeof(struct pli_ofi_head)); /* no packet is there */
-    return fi_recvmsg(l->ep, &msg, l->dev->quiet ? 0 : FI_COMPLETION);
+    return fi_recvmsg(ep, &msg, quiet ? 0 : FI_COMPLETION);
+}
+
+/* The device's endpoint has one buffer more for each packet that the peer may be told of. */
+static int post_rdm(struct pli_ofi_link *l)
+{
+    uint32_t more = l->window - owned(l);
+
+    l->dev->rx_promised += more;
+    l->rx_posted += more;
+    return pli_ofi_rdm_fill(l->dev);
 }
 
 int pli_ofi_post(struct pli_ofi_link *l)
 {
+    if (l->dev->kind == PLI_OFI_RDM && l->ep && l->state < PLI_OFI_BROKEN && owned(l) < l->window)
+        return post_rdm(l);
     while (l->ep && l->state < PLI_OFI_BROKEN && owned(l) < l->window) {
         struct pli_ofi_buf *buf = get_buf(l);
         ssize_t rc;
 
         if (!buf)
             return PLAIT_E_NOMEM;
-        rc = hand_over(l, buf);
+        rc = pli_ofi_post_buf(l->ep, buf, l->dev->quiet);
         if (rc < 0) {
             put_back(l, buf);
             return pli_ofi_fail(l->dev->name, "posting a buffer", rc);
@@ -142,19 +154,19 @@ static void take_grant(struct pli_ofi_link *l, const struct pli_ofi_head *h)
         pli_ofi_link_dirty(l);
 }
 
-/* A link that sends full packets gets larger ones, and more. */
+/* A link that sends full packets gets larger ones, and more; only more where the buffers are anybody's. */
 static void look_for_bulk(struct pli_ofi_link *l, const struct pli_ofi_buf *buf)
 {
-    struct pli_ofi_dev *dev = l->dev;
+    const struct fi_info *info = l->dev->info;
+    bool rdm = l->dev->kind == PLI_OFI_RDM;
+    uint32_t window = rdm ? PLI_OFI_WINDOW_RDM : PLI_OFI_WINDOW_MAX;
 
-    if (l->rx_big_from != UINT32_MAX || buf->len < PLI_OFI_SMALL * 3 / 4 || ++l->rx_full < FULL_PACKETS)
+    if (l->window >= window || buf->len < PLI_OFI_SMALL * 3 / 4 || ++l->rx_full < FULL_PACKETS)
         return;
-    if (dev->cq_used + PLI_OFI_WINDOW_MAX - l->window > dev->cq_size || dev->info->ep_attr->max_msg_size < PLI_OFI_BIG ||
-        dev->info->rx_attr->size < PLI_OFI_WINDOW_MAX)
+    if (!rdm && (info->ep_attr->max_msg_size < PLI_OFI_BIG || info->rx_attr->size < PLI_OFI_WINDOW_MAX))
         return;
-    dev->cq_used += PLI_OFI_WINDOW_MAX - l->window;
-    l->window = PLI_OFI_WINDOW_MAX;
-    l->rx_big_from = l->rx_posted;
+    if (pli_ofi_link_widen(l, window) && !rdm)
+        l->rx_big_from = l->rx_posted;
 }
 
 /* Is something there of the packet behind this one? Then all of this one is. */
@@ -275,10 +287,12 @@ int pli_ofi_deliver(struct pli_ofi_link *l, int budget)
     struct pli_list *node;
     int n = 0;
 
-    while (l->state != PLI_OFI_DEAD && (node = pli_list_first(&l->rxq)) != NULL) {
+    while (l->described && l->state != PLI_OFI_DEAD && (node = pli_list_first(&l->rxq)) != NULL) {
         struct pli_ofi_buf *buf = pli_container_of(node, struct pli_ofi_buf, node);
         int rc;
 
+        if (!l->rx_at && l->dev->kind == PLI_OFI_RDM && !pli_ofi_rdm_is_next(l, buf))
+            break;
         if (!l->rx_at && !begin(l, buf))
             break;
         if (n >= budget && l->rx_left) {
@@ -289,6 +303,10 @@ int pli_ofi_deliver(struct pli_ofi_link *l, int budget)
         if (rc < 0)
             return n + 1;
         n += rc;
+    }
+    if (l->rx_wrong && l->state != PLI_OFI_DEAD && n < budget) {
+        spoil(l, "a packet's field number is out of order");
+        return n + 1;
     }
     if (n && l->held * 4 >= l->window && l->tr.up->crowded && l->state != PLI_OFI_DEAD)
         l->tr.up->crowded(l->tr.owner);

@@ -38,11 +38,25 @@ static void write_head(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t
 
 static bool refused(struct pli_ofi_link *l, ssize_t rc)
 {
-    if (rc != -FI_EAGAIN)
+    if (rc != -FI_EAGAIN) {
         pli_ofi_link_broke(l, pli_fi_lib()->strerror((int)-rc));
-    else /* once more in the next poll */
-        pli_ofi_link_dirty(l);
+        return false;
+    }
+    pli_ofi_link_dirty(l); /* once more in the next poll */
+    if (l->dev->kind == PLI_OFI_RDM && l->tx_next == 0 && l->deadline == PLI_CLOCK_NEVER) /* the provider is connecting, or tries to */
+        pli_ofi_link_deadline(l, pli_clock_now() + PLI_OFI_CONNECT_NS);
     return false;
+}
+
+/* A packet is with the provider. */
+static void accepted(struct pli_ofi_link *l)
+{
+    if (l->tx_next++ == 0)
+        pli_ofi_link_deadline(l, PLI_CLOCK_NEVER);
+    l->rx_told = l->rx_posted;
+    l->rx_data = false;
+    if (l->starved)
+        pli_ofi_link_ready(l);
 }
 
 /* The provider has the buffer until the completion of this packet, or of a later one. */
@@ -80,9 +94,7 @@ static bool post(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t recor
         l->injected = true;
         pli_ofi_link_dirty(l);
     }
-    l->tx_next++;
-    l->rx_told = l->rx_posted;
-    l->rx_data = false;
+    accepted(l);
     return true;
 }
 
@@ -140,11 +152,11 @@ static bool next_is_big(const struct pli_ofi_link *l)
     return l->tx_big_from != UINT32_MAX && (int32_t)(l->tx_next - l->tx_big_from) >= 0;
 }
 
-/* Room for size bytes in the packet that is being filled, or NULL: not now. */
+/* Room for size bytes in the packet that is being filled, or NULL: not now. Whoever has been told so waits until he is told more. */
 static uint8_t *room(struct pli_ofi_link *l, uint32_t size)
 {
     if (l->fill && l->fill->len + size + PLI_OFI_TAIL > l->fill->size) {
-        if (l->fill_records && !post_fill(l))
+        if (l->fill_records && (l->starved || !post_fill(l)))
             return NULL;
         if (l->fill && l->fill->len + size + PLI_OFI_TAIL > l->fill->size) { /* empty, and too small all the same */
             pli_ofi_buf_put(l->dev, l->fill);
@@ -160,11 +172,11 @@ static uint8_t *room(struct pli_ofi_link *l, uint32_t size)
     return l->fill->mem + l->fill->len;
 }
 
-bool pli_ofi_has_space(const struct pli_ofi_link *l)
+bool pli_ofi_make_space(struct pli_ofi_link *l)
 {
     if (l->state != PLI_OFI_UP || l->reserved)
         return false;
-    return !l->fill || l->fill->len + l->need + PLI_OFI_TAIL <= l->fill->size || may_send(l, true);
+    return !l->fill || !l->fill_records || l->fill->len + l->need + PLI_OFI_TAIL <= l->fill->size || post_fill(l);
 }
 
 static int no_room(struct pli_ofi_link *l, uint32_t size)

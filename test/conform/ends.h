@@ -18,7 +18,7 @@
 #include "util/rand.h"
 #include <plait/plait.h>
 
-/* What is tested: shm, and ofi over each provider of PLAIT_TEST_PROVIDERS (default: tcp) that can be used here. */
+/* What is tested: shm, and ofi over each provider of PLAIT_TEST_PROVIDERS, separated by spaces; if there is none, over endpoints of both kinds. */
 struct kind {
     const struct pli_tr_ops *ops;
     char provider[32];
@@ -34,7 +34,7 @@ static inline size_t name_kinds(struct kind *kinds)
     const char *env = getenv("PLAIT_TEST_PROVIDERS");
     char list[200], *word, *rest = list;
 
-    snprintf(list, sizeof list, "%s", env ? env : "tcp");
+    snprintf(list, sizeof list, "%s", env ? env : "tcp tcp;ofi_rxm");
     while (n < MAX_KINDS && (word = strsep(&rest, " ")) != NULL) {
         if (!*word)
             continue;

@@ -119,7 +119,7 @@ EACH(ops, long_records_fill_and_drain)
     for (int round = 0; round < 400; round++) {
         uint64_t before = a.writable;
 
-        while (send_one_long(ops, (uint32_t)pli_rand_below(&rnd, pli_rand_below(&rnd, 2) ? max : 9000) + 1, false, 0) == 0) {
+        while (send_one_long(ops, (uint32_t)pli_rand_below(&rnd, pli_rand_below(&rnd, 2) || max < 9000 ? max : 9000) + 1, false, 0) == 0) {
             sent++;
             in_vain = 0;
         }

@@ -4,6 +4,7 @@
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 #include "fabric/ofi.h"
 #include "util/err.h"
 
@@ -176,7 +177,7 @@ int pli_ofi_find_local(const struct sockaddr *local, int node, const char *provi
 int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t format, const void *addr, size_t len, struct fi_info **info)
 {
     const struct pli_fi_lib *lib = pli_fi_lib();
-    struct fi_info *hints, *list = NULL;
+    struct fi_info *hints, *list = NULL, *i;
     int rc;
 
     if (!lib)
@@ -196,10 +197,16 @@ int pli_ofi_find_peer(const char *provider, enum pli_ofi_kind kind, uint32_t for
     }
     rc = lib->getinfo(API_VERSION, NULL, NULL, 0, hints, &list);
     lib->freeinfo(hints);
+    for (i = list; i && strcasecmp(i->fabric_attr->prov_name, provider) != 0; i = i->next)
+        ; /* of a provider with another one layered upon it, only that very pair is meant */
+    if (rc == 0 && !i) {
+        lib->freeinfo(list);
+        rc = -FI_ENODATA;
+    }
     if (rc < 0)
         return pli_fail(PLAIT_E_UNSUPPORTED, "the peer wants libfabric's provider %s for %s, which %s here", provider,
                         kind == PLI_OFI_MSG ? "connections" : "reliable datagrams", rc == -FI_ENODATA ? "has no way to it" : lib->strerror(-rc));
-    *info = lib->dupinfo(list);
+    *info = lib->dupinfo(i);
     lib->freeinfo(list);
     return *info ? 0 : pli_fail(PLAIT_E_NOMEM, "no memory for what libfabric says");
 }

@@ -87,6 +87,8 @@ REFUSED(no_format, d.addr_format = 0, PLAIT_E_BADPEER, "address")
 REFUSED(format_of_text, d.addr_format = FI_ADDR_STR, PLAIT_E_BADPEER, "address")
 REFUSED(format_of_another_size, d.addr_format = FI_SOCKADDR_IN6, PLAIT_E_BADPEER, "address")
 REFUSED(any_format, d.addr_format = 0xffff, PLAIT_E_BADPEER, "address")
+REFUSED(small_packets, d.small--, PLAIT_E_BADPEER, "another build")
+REFUSED(big_packets, d.big = 0, PLAIT_E_BADPEER, "another build")
 REFUSED(another_family, d.addr[0] = 0x7f, PLAIT_E_BADPEER, "address")
 REFUSED(no_family, memset(d.addr, 0, sizeof d.addr), PLAIT_E_BADPEER, "address")
 
@@ -98,7 +100,7 @@ Test(ofi_desc, each_field)
         large_window, largest_window, no_provider, endless_provider, unknown_provider, absent_provider,
         a_provider_of_datagrams, a_provider_of_another_kind, a_list_of_providers, all_providers_but_one,
         control_characters, long_address, longest_address, short_address, shortest_address, no_address,
-        no_format, format_of_text, format_of_another_size, any_format, another_family, no_family,
+        no_format, format_of_text, format_of_another_size, any_format, another_family, no_family, small_packets, big_packets,
     };
 
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)

@@ -5,6 +5,7 @@
 
 #include "ends.h"
 
+#include "test/unit/fabric/forgotten.h"
 #include "test/unit/runtime/fds.h"
 
 static struct end a, b;

@@ -300,7 +300,7 @@ Test(ofi_rdm, more_packets_than_granted)
 
 /* ---- links come and go ---- */
 
-enum { LINKS = 40 };
+enum { LINKS = 256 };
 
 Test(ofi_rdm, many_links_of_one_endpoint)
 {

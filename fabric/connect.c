@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* How two sides of a link meet, over what they tell each other on the control channel. The side that is described first listens: its
- * description has an address, to which the other side's endpoint connects, and names the link there by a random token. */
+ * description has an address, to which the other side's endpoint connects, and names the link there by a random token. With reliable
+ * datagrams nobody connects: both descriptions have an address. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>

@@ -47,6 +47,7 @@ Test(packet, layout)
     cr_assert_eq(offsetof(struct pli_ofi_desc, link), 8);
     cr_assert_eq(offsetof(struct pli_ofi_desc, token), 16);
     cr_assert_eq(offsetof(struct pli_ofi_desc, provider), 40);
+    cr_assert_eq(offsetof(struct pli_ofi_desc, small), 136);
 }
 
 Test(packet, a_record_of_the_largest_payload_fills_a_packet)

@@ -165,8 +165,11 @@ static uint8_t *room(struct pli_ofi_link *l, uint32_t size)
     }
     if (!l->fill) {
         l->fill = pli_ofi_buf_get(l->dev, next_is_big(l));
-        if (!l->fill)
+        if (!l->fill) {
+            if (l->tx_flight <= l->tx_silent) /* no completion will bring one back: nobody would ever be told of space */
+                pli_ofi_link_broke(l, pli_err_text());
             return NULL;
+        }
         l->fill->len = sizeof(struct pli_ofi_head);
     }
     return l->fill->mem + l->fill->len;

@@ -198,6 +198,7 @@ void pli_ofi_dev_unwatch(struct pli_ofi_dev *dev)
 
 /* ---- opening ---- */
 
+/* Returns the descriptor. */
 static int watch(struct pli_ofi_dev *dev, struct fid *fid, const char *what)
 {
     struct epoll_event ev = { .events = EPOLLIN };
@@ -207,7 +208,7 @@ static int watch(struct pli_ofi_dev *dev, struct fid *fid, const char *what)
         return pli_ofi_fail(dev->name, what, rc);
     if (epoll_ctl(dev->hub->epfd, EPOLL_CTL_ADD, fd, &ev) < 0)
         return pli_fail_errno("%s: epoll_ctl for %s", dev->name, what);
-    return 0;
+    return fd;
 }
 
 static int open_queues(struct pli_ofi_dev *dev)
@@ -220,12 +221,15 @@ static int open_queues(struct pli_ofi_dev *dev)
         return pli_ofi_fail(dev->name, "opening a completion queue", rc);
     dev->cq_size = cq.size < CQ_SIZE ? CQ_SIZE : (uint32_t)cq.size;
     rc = dev->quiet ? 0 : watch(dev, &dev->cq->fid, "the descriptor of a completion queue");
-    if (rc < 0 || dev->kind != PLI_OFI_MSG)
-        return rc;
+    if (rc < 0 || dev->kind != PLI_OFI_MSG) {
+        dev->cq_fd = rc;
+        return rc < 0 ? rc : 0;
+    }
     rc = fi_eq_open(dev->fabric, &eq, &dev->eq, NULL);
     if (rc < 0)
         return pli_ofi_fail(dev->name, "opening an event queue", rc);
-    return watch(dev, &dev->eq->fid, "the descriptor of an event queue");
+    rc = watch(dev, &dev->eq->fid, "the descriptor of an event queue");
+    return rc < 0 ? rc : 0;
 }
 
 static int open_all(struct pli_ofi_dev *dev)

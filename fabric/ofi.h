@@ -69,6 +69,7 @@ struct pli_ofi_dev {
     struct fid_fabric *fabric;
     struct fid_domain *domain;
     struct fid_cq *cq;
+    int cq_fd;                  /* RDM: to sleep on */
     struct fid_eq *eq;          /* MSG */
     struct fid_pep *pep;        /* MSG: made when the first peer is to connect */
     struct fid_ep *ep;          /* RDM: of all links */

@@ -10,6 +10,7 @@
 #include "util/clock.h"
 #include "util/err.h"
 
+#define CONNECT_NS (5 * PLI_NS_PER_S)       /* from the peer's description to the connection, or its first packet */
 #define LAST_WORDS_NS (500 * PLI_NS_PER_MS) /* from the endpoint's end until the owner is told, if nobody else has */
 
 void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int *nfds)
@@ -183,10 +184,7 @@ static int connect_rdm(struct pli_ofi_link *l, const struct pli_ofi_desc *d)
     if (d->addr_format != l->dev->info->addr_format || d->addr_len != l->dev->addr_len)
         return pli_fail(PLAIT_E_BADPEER, "the peer's fabric endpoint has an address of %u bytes of format %u, not %u of format %u", d->addr_len,
                         d->addr_format, l->dev->addr_len, l->dev->info->addr_format);
-    rc = pli_ofi_rdm_meet(l, d->addr);
-    if (rc == 0 && l->state < PLI_OFI_BROKEN)
-        pli_ofi_link_enter(l, PLI_OFI_UP);
-    return rc;
+    return pli_ofi_rdm_meet(l, d->addr);
 }
 
 /* The two descriptions must be of a pair that can meet. */
@@ -232,8 +230,8 @@ int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *
         pli_ofi_link_flush(l, true);
     if (rc == 0 && !pli_list_is_empty(&l->rxq))
         pli_ofi_link_ready(l);
-    if (rc == 0 && l->state != PLI_OFI_UP && l->state < PLI_OFI_BROKEN)
-        pli_ofi_link_deadline(l, pli_clock_now() + PLI_OFI_CONNECT_NS);
+    if (rc == 0 && (l->state != PLI_OFI_UP || l->greeting) && l->state < PLI_OFI_BROKEN)
+        pli_ofi_link_deadline(l, pli_clock_now() + CONNECT_NS);
     return rc;
 }
 

@@ -16,6 +16,7 @@ enum {
     EMPTY = 64,      /* polls without a completion, after which fewer are made while other links have work */
     EMPTY_EVERY = 8,
 };
+#define GREETING_NS (10 * PLI_NS_PER_MS) /* the longest sleep while a peer's first packet is missing */
 
 /* ---- completions ---- */
 
@@ -117,13 +118,13 @@ int pli_ofi_dev_reap(struct pli_ofi_dev *dev)
 
 /* ---- deadlines ---- */
 
-static void set_timer(struct pli_ofi_hub *hub)
+static void set_timer(struct pli_ofi_hub *hub, uint64_t at)
 {
     struct itimerspec t = { .it_value = { 0, 0 } };
 
-    if (hub->deadline != PLI_CLOCK_NEVER) {
-        t.it_value.tv_sec = (time_t)(hub->deadline / PLI_NS_PER_S);
-        t.it_value.tv_nsec = (long)(hub->deadline % PLI_NS_PER_S) + 1;
+    if (at != PLI_CLOCK_NEVER) {
+        t.it_value.tv_sec = (time_t)(at / PLI_NS_PER_S);
+        t.it_value.tv_nsec = (long)(at % PLI_NS_PER_S) + 1;
     }
     timerfd_settime(hub->timerfd, TFD_TIMER_ABSTIME, &t, NULL);
 }
@@ -143,7 +144,8 @@ void pli_ofi_link_deadline(struct pli_ofi_link *link, uint64_t at)
         if (l->deadline < hub->deadline)
             hub->deadline = l->deadline;
     }
-    set_timer(hub);
+    set_timer(hub, hub->deadline);
+    hub->hurried = false;
 }
 
 static void give_up(struct pli_ofi_link *l)
@@ -300,6 +302,10 @@ bool pli_ofi_hub_ready(struct pli_ofi_hub *hub)
     pli_list_foreach(node, &hub->devs)
         sleeps = sleeps && may_sleep(pli_container_of(node, struct pli_ofi_dev, node));
     sleeps = sleeps && !look_at_links(hub); /* fi_trywait() may have read something */
+    if (sleeps && hub->greeting) {
+        set_timer(hub, pli_clock_now() + GREETING_NS);
+        hub->hurried = true;
+    }
     hub->looks = 0; /* what wakes us may be an event */
     hub->empty = 0;
     return !sleeps;
@@ -311,6 +317,9 @@ void pli_ofi_hub_unpark(struct pli_ofi_hub *hub)
 
     pli_list_foreach(node, &hub->devs)
         pli_ofi_dev_unwatch(pli_container_of(node, struct pli_ofi_dev, node));
+    if (hub->hurried)
+        set_timer(hub, hub->deadline);
+    hub->hurried = false;
     hub->empty = 0;
     hub->looks = 0;
 }

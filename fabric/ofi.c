@@ -237,6 +237,14 @@ static int wake_fd(const struct pli_tr *tr)
     return pli_container_of(tr, struct pli_ofi_link, tr)->hub->epfd;
 }
 
+/* A record goes at once: the first packet does not keep it back. */
+static bool is_connected(const struct pli_ofi_link *l)
+{
+    bool first = l->dev->kind == PLI_OFI_RDM && l->tx_next <= 1 && (l->greet || l->injected || l->tx_flight);
+
+    return l->state == PLI_OFI_UP && !l->greeting && !first;
+}
+
 static void stats(const struct pli_tr *tr, struct pli_tr_stats *st)
 {
     const struct pli_ofi_link *l = pli_container_of(tr, struct pli_ofi_link, tr);
@@ -245,7 +253,7 @@ static void stats(const struct pli_tr *tr, struct pli_tr_stats *st)
     st->ring_used = l->tx_flight;
     st->grows = l->rx_big_from != UINT32_MAX;
     st->held = l->holds;
-    st->connected = l->state == PLI_OFI_UP;
+    st->connected = is_connected(l);
 }
 
 static void name_of(const struct pli_tr *tr, char *buf, size_t size)

@@ -24,7 +24,6 @@
 #include "fabric/packet.h"
 #include "runtime/transport.h"
 #include "topo/topo.h"
-#include "util/clock.h"
 #include "util/hash.h"
 #include "util/list.h"
 
@@ -104,6 +103,8 @@ struct pli_ofi_hub {
     uint32_t nbufs, bufs_cap;
     struct pli_hash_table by_id;/* links, for the packets of RDM endpoints */
     uint32_t waiting;           /* links that are not connected yet: the event queues are looked at in every poll */
+    uint32_t greeting;          /* RDM: links whose peer has sent nothing so far: the context does not sleep for long */
+    bool hurried;               /* the timer is set for that, not for the deadline */
     uint32_t looks;             /* polls until the next look at the event queues */
     uint32_t empty;             /* polls without a completion */
     uint64_t deadline;          /* ns: the first link that shall be given up, PLI_CLOCK_NEVER: none */
@@ -133,6 +134,8 @@ struct pli_ofi_link {
     uint8_t token[16];
     uint32_t peer_id, peer_tag;
     bool described;             /* the peer's description has come */
+    bool greet;                 /* RDM: a first packet is to be sent, so that the provider connects */
+    bool greeting;              /* RDM: the peer's first packet has not come */
     struct fid_ep *ep;          /* RDM: the device's */
     struct pli_ofi_peer *peer;  /* RDM */
     fi_addr_t peer_addr;        /* RDM */
@@ -294,11 +297,13 @@ static inline void pli_ofi_link_dirty(struct pli_ofi_link *link)
     if (link->hub->tr.hot_index < 0 && !link->hub->polling && link->tr.up->wants_poll)
         link->tr.up->wants_poll(link->tr.owner);
 }
-/* The next state of a link, but for NEW. The hub counts those that wait for their connection. */
+/* The next state of a link, but for NEW. The hub counts those that wait for their connection, or for the peer's first packet. */
 static inline void pli_ofi_link_enter(struct pli_ofi_link *link, enum pli_ofi_state state)
 {
     link->hub->waiting -= link->state == PLI_OFI_LISTENING || link->state == PLI_OFI_CONNECTING;
     link->hub->waiting += state == PLI_OFI_LISTENING || state == PLI_OFI_CONNECTING;
+    link->hub->greeting -= link->greeting;
+    link->greeting = false;
     link->state = state;
 }
 /* The link is to be given up at that time. */
@@ -307,9 +312,6 @@ void pli_ofi_link_deadline(struct pli_ofi_link *link, uint64_t at);
 int pli_ofi_dev_reap(struct pli_ofi_dev *dev);
 
 /* ---- connect.c ---- */
-
-/* From the peer's description to the connection; from the first packet until the provider takes it. */
-#define PLI_OFI_CONNECT_NS (5 * PLI_NS_PER_S)
 
 void pli_ofi_describe(struct pli_tr *tr, void *blob, size_t *len, int *fds, int *nfds);
 int pli_ofi_connect(struct pli_tr *tr, const void *blob, size_t len, const int *fds, int nfds);
@@ -357,7 +359,7 @@ int pli_ofi_rdm_open(struct pli_ofi_dev *dev);
 void pli_ofi_rdm_close(struct pli_ofi_dev *dev);
 /* The link uses the device's endpoint from now on, which has buffers for its packets. */
 int pli_ofi_rdm_join(struct pli_ofi_link *link);
-/* The link's packets are sent to that address of addr_len bytes. PLAIT_E_BADPEER: the provider refuses it. */
+/* The link's packets go to that address of addr_len bytes, and the first one is due. PLAIT_E_BADPEER: the provider refuses the address. */
 int pli_ofi_rdm_meet(struct pli_ofi_link *link, const void *addr);
 /* The link is going: what was promised to it is for others, what it has sent stays with the provider until its completion. */
 void pli_ofi_rdm_leave(struct pli_ofi_link *link);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "fabric/ofi.h"
+#include "util/clock.h"
 #include "util/err.h"
 
 /* ---- opening and closing ---- */
@@ -48,7 +49,11 @@ int pli_ofi_rdm_open(struct pli_ofi_dev *dev)
 void pli_ofi_rdm_close(struct pli_ofi_dev *dev)
 {
     struct pli_list *node;
+    int rounds = 0;
 
+    /* ofi_rxm over verbs crashes in libfabric 1.17 when packets lie there that nobody has read */
+    while (dev->ep && pli_ofi_dev_reap(dev) > 0 && ++rounds < 10000)
+        ;
     if (dev->ep)
         fi_close(&dev->ep->fid);
     dev->ep = NULL;
@@ -71,6 +76,27 @@ static struct pli_ofi_peer *find_peer(const struct pli_ofi_dev *dev, const void 
     return NULL;
 }
 
+/* The provider connects when something is sent, for which both sides must look after it, and not all wake who sleeps for that. So each sends an
+ * empty packet at once, and does not sleep for long before the peer's has come. */
+static void greet(struct pli_ofi_link *l)
+{
+    if (l->state >= PLI_OFI_BROKEN)
+        return;
+    pli_ofi_link_enter(l, PLI_OFI_UP);
+    l->greet = true;
+    l->greeting = l->rx_arrived == 0;
+    l->hub->greeting += l->greeting;
+}
+
+static void is_greeted(struct pli_ofi_link *l)
+{
+    if (!l->greeting)
+        return;
+    l->greeting = false;
+    l->hub->greeting--;
+    pli_ofi_link_deadline(l, PLI_CLOCK_NEVER);
+}
+
 int pli_ofi_rdm_meet(struct pli_ofi_link *l, const void *addr)
 {
     struct pli_ofi_dev *dev = l->dev;
@@ -91,6 +117,7 @@ int pli_ofi_rdm_meet(struct pli_ofi_link *l, const void *addr)
     p->links++;
     l->peer = p;
     l->peer_addr = p->at;
+    greet(l);
     return 0;
 }
 
@@ -223,6 +250,7 @@ void pli_ofi_rdm_arrived(struct pli_ofi_dev *dev, struct pli_ofi_buf *buf, uint3
         return;
     }
     if (queue(l, buf)) {
+        is_greeted(l);
         buf->link = l;
         l->rx_arrived++;
         dev->rx_promised--;

@@ -38,21 +38,18 @@ static void write_head(struct pli_ofi_link *l, struct pli_ofi_buf *buf, uint32_t
 
 static bool refused(struct pli_ofi_link *l, ssize_t rc)
 {
-    if (rc != -FI_EAGAIN) {
+    if (rc != -FI_EAGAIN)
         pli_ofi_link_broke(l, pli_fi_lib()->strerror((int)-rc));
-        return false;
-    }
-    pli_ofi_link_dirty(l); /* once more in the next poll */
-    if (l->dev->kind == PLI_OFI_RDM && l->tx_next == 0 && l->deadline == PLI_CLOCK_NEVER) /* the provider is connecting, or tries to */
-        pli_ofi_link_deadline(l, pli_clock_now() + PLI_OFI_CONNECT_NS);
+    else /* once more in the next poll */
+        pli_ofi_link_dirty(l);
     return false;
 }
 
 /* A packet is with the provider. */
 static void accepted(struct pli_ofi_link *l)
 {
-    if (l->tx_next++ == 0)
-        pli_ofi_link_deadline(l, PLI_CLOCK_NEVER);
+    l->tx_next++;
+    l->greet = false;
     l->rx_told = l->rx_posted;
     l->rx_data = false;
     if (l->starved)
@@ -140,7 +137,7 @@ void pli_ofi_link_flush(struct pli_ofi_link *l, bool all)
     l->injected = false;
     if (l->fill_records && !l->reserved && (all || !under_way(l)))
         post_fill(l);
-    if (pli_ofi_grant_due(l))
+    if (l->greet || pli_ofi_grant_due(l))
         post_grant(l);
 }
 

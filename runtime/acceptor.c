@@ -252,7 +252,7 @@ static bool admit(struct client *c)
     socklen_t len = sizeof c->cred;
 
     if (!c->is_unix) {
-        pli_sock_tune_tcp(c->src.fd);
+        pli_sock_tune_tcp(c->src.fd, c->acceptor->ctx->peer_timeout_ms);
         if (send(c->src.fd, c->acceptor->greeting, c->acceptor->greeting_len, MSG_NOSIGNAL | MSG_DONTWAIT) ==
             (ssize_t)c->acceptor->greeting_len)
             return true;

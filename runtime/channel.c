@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "runtime/sock.h"
 #include "util/err.h"
 
 #define IN_CAP (PLI_WIRE_HEAD + PLI_WIRE_MAX)
@@ -66,7 +67,7 @@ static ssize_t send_some(int fd, const void *data, size_t len, const int *fds, i
 }
 
 /* errno of a failed read or write as a code with a sentence. */
-static int fail_io(const char *what)
+static int fail_io(struct pli_channel *ch, const char *what)
 {
     switch (errno) {
     case EPIPE:
@@ -76,6 +77,7 @@ static int fail_io(const char *what)
     case ETIMEDOUT:
     case EHOSTUNREACH:
     case ENETUNREACH:
+        ch->silent = true;
         return pli_fail(PLAIT_E_PEERDIED, "the peer's machine does not answer any more (%s: %s)", what,
                         strerror(errno));
     case ETOOMANYREFS:
@@ -107,7 +109,7 @@ static int flush(struct pli_channel *ch)
         ssize_t n = send_some(ch->src.fd, f->data + f->off, f->len - f->off, f->fds, f->nfds);
 
         if (n < 0)
-            return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : fail_io("sendmsg");
+            return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : fail_io(ch, "sendmsg");
         /* descriptors travel with the first byte */
         pli_fds_close(f->fds, f->nfds);
         f->nfds = 0;
@@ -190,9 +192,9 @@ int pli_channel_send(struct pli_channel *ch, const struct pli_wire_msg *msg, con
         if (n == len)
             return 0;
         if (n < 0 && errno == ETOOMANYREFS) /* nothing of it has gone: the caller may do without */
-            return fail_io("sendmsg");
+            return fail_io(ch, "sendmsg");
         if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
-            rc = fail_io("sendmsg");
+            rc = fail_io(ch, "sendmsg");
             goto err_broken;
         }
         if (n < 0)
@@ -306,7 +308,7 @@ static int receive(struct pli_channel *ch)
         n = recvmsg(ch->src.fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (n < 0 && errno == EINTR);
     if (n < 0)
-        return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : fail_io("recvmsg");
+        return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : fail_io(ch, "recvmsg");
     rc = take_fds(ch, &mh);
     if (rc < 0)
         return rc;
@@ -475,6 +477,8 @@ int pli_channel_open(struct pli_channel *ch, struct plait_ctx *ctx, int fd, cons
         goto err_fd;
     }
     ch->is_unix = domain == AF_UNIX;
+    if (domain == AF_INET || domain == AF_INET6)
+        pli_sock_tune_tcp(fd, ctx->peer_timeout_ms);
     rc = pli_src_add(ctx, &ch->src, EPOLLIN);
     if (rc < 0)
         goto err_fd;

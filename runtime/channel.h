@@ -42,10 +42,11 @@ struct pli_channel {
     bool ended; /* reads no further */
     bool is_unix;
     bool broken; /* writing has failed: nothing is sent any more */
+    bool silent; /* the system has given the peer's machine up, which does not answer */
     bool *gone;  /* inside on_frame: set when the channel is closed or detached */
 };
 
-/* Takes fd over (sets O_NONBLOCK and FD_CLOEXEC; closes it on error) and reads from it. ch: zero bytes, or a
+/* Takes fd over (sets O_NONBLOCK and FD_CLOEXEC, and TCP's options with the context's peer_timeout_ms; closes it on error) and reads from it. ch: zero bytes, or a
  * closed channel. PLAIT_E_INVAL, PLAIT_E_NOMEM, PLAIT_E_SYSTEM. */
 int pli_channel_open(struct pli_channel *ch, struct plait_ctx *ctx, int fd,
                      const struct pli_channel_ops *ops);

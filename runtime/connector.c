@@ -293,7 +293,6 @@ static int meet_address(struct pli_connector *c, const struct addrinfo *ai, uint
         goto out;
     c->met.listener = msg.greeting.listener;
     if (memcmp(msg.greeting.host, pli_host_id(), PLI_HOST_LEN) != 0) {
-        pli_sock_tune_tcp(fd);
         c->met.fd = fd;
         return 0;
     }

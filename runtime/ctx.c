@@ -10,6 +10,7 @@
 #include "runtime/pace.h"
 #include "runtime/peeraddr.h"
 #include "runtime/place.h"
+#include "util/env.h"
 #include "util/err.h"
 
 #define SPIN_AUTO_US 50
@@ -65,13 +66,35 @@ int pli_ctx_check_blocking(const struct plait_ctx *ctx)
 
 /* ---- create ---- */
 
+static int check_peer_timeout(const char *name, uint64_t ms)
+{
+    if (ms >= PLAIT_PEER_TIMEOUT_MIN && ms <= PLAIT_PEER_TIMEOUT_MAX)
+        return 0;
+    return pli_fail(PLAIT_E_INVAL, "%s is %llu: from %u to %u milliseconds", name, (unsigned long long)ms,
+                    PLAIT_PEER_TIMEOUT_MIN, PLAIT_PEER_TIMEOUT_MAX);
+}
+
+/* The environment goes before the program: whoever runs it knows the network. */
+static int get_peer_timeout(struct plait_ctx_opts *opts)
+{
+    uint64_t ms = opts->peer_timeout_ms;
+    int rc = check_peer_timeout("plait_ctx_opts.peer_timeout_ms", ms);
+
+    if (rc == 0)
+        rc = pli_env_number(&ms, "PLAIT_PEER_TIMEOUT", "milliseconds", NULL, 0);
+    if (rc == 0)
+        rc = check_peer_timeout("PLAIT_PEER_TIMEOUT", ms);
+    opts->peer_timeout_ms = (uint32_t)ms;
+    return rc;
+}
+
 static int check_opts(const struct plait_ctx_opts *given, struct plait_ctx_opts *opts)
 {
     const struct plait_ctx_opts defaults = PLAIT_CTX_OPTS_INIT;
 
     *opts = defaults;
     if (!given)
-        return 0;
+        return get_peer_timeout(opts);
     if (given->size < sizeof(size_t) || given->size > sizeof *opts)
         return pli_fail(
             PLAIT_E_INVAL,
@@ -91,7 +114,7 @@ static int check_opts(const struct plait_ctx_opts *given, struct plait_ctx_opts 
     if (opts->name && strlen(opts->name) >= sizeof((struct plait_ctx *)0)->name)
         return pli_fail(PLAIT_E_INVAL, "plait_ctx_opts.name '%s' is too long: at most %zu characters",
                         opts->name, sizeof((struct plait_ctx *)0)->name - 1);
-    return 0;
+    return get_peer_timeout(opts);
 }
 
 static struct plait_ctx *alloc_ctx(const struct plait_ctx_opts *opts)
@@ -105,6 +128,7 @@ static struct plait_ctx *alloc_ctx(const struct plait_ctx_opts *opts)
     ctx->shared = opts->flags & PLAIT_CTX_SHARED;
     ctx->spin_auto = opts->spin_us == PLAIT_SPIN_AUTO;
     ctx->spin_ns = (ctx->spin_auto ? SPIN_AUTO_US : opts->spin_us) * PLI_NS_PER_US;
+    ctx->peer_timeout_ms = opts->peer_timeout_ms;
     ctx->cpu = ctx->node = -1;
     ctx->epfd = ctx->timerfd = ctx->wakefd = -1;
     ctx->owner = pthread_self();

@@ -299,7 +299,10 @@ static void on_end(struct pli_channel *ch, int code)
     struct pli_link *link = pli_container_of(ch, struct pli_link, ch);
     char text[512];
 
-    if (code == PLAIT_E_PEERDIED)
+    if (code == PLAIT_E_PEERDIED && ch->silent)
+        snprintf(text, sizeof text, "%s does not answer: nothing has come from its host for %u ms (peer_timeout_ms), so it counts as dead", link->who,
+                 link->ctx->peer_timeout_ms);
+    else if (code == PLAIT_E_PEERDIED)
         snprintf(text, sizeof text, "%s ended: its control channel was closed by the system", link->who);
     else
         snprintf(text, sizeof text, "control channel to %s: %.340s", link->who, pli_err_text());

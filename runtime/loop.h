@@ -126,6 +126,7 @@ struct plait_ctx {
     struct pli_list objs;     /* struct pli_ctx_obj */
     struct pli_list registry; /* all contexts of the process, for the fork handler */
     uint32_t id;              /* unique in the process, from 1 */
+    uint32_t peer_timeout_ms; /* how long another host may be silent */
     int cpu, node;
     pthread_t owner;
     int owner_tid;

@@ -17,16 +17,21 @@ static void set_option(int fd, int level, int option, int value)
     setsockopt(fd, level, option, &value, sizeof value);
 }
 
-void pli_sock_tune_tcp(int fd)
+static int at_least_1(uint32_t seconds)
+{
+    return seconds ? (int)seconds : 1;
+}
+
+void pli_sock_tune_tcp(int fd, uint32_t dead_after_ms)
 {
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    /* idle: PLI_DEAD_AFTER_S / 2, then five questions within the other half */
-    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, PLI_DEAD_AFTER_S / 2);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, PLI_DEAD_AFTER_S / 10);
+    /* silent for half of the time, then five questions within the other half */
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, at_least_1(dead_after_ms / 2000));
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, at_least_1(dead_after_ms / 10000));
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
-    /* and what was sent is not repeated for minutes */
-    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, PLI_DEAD_AFTER_S * 1000);
+    /* when to stop asking, and repeating what was sent */
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)dead_after_ms);
 }
 
 const char *pli_sock_text(const struct sockaddr *addr, char *buf, size_t len)

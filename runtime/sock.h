@@ -9,13 +9,11 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define PLI_DEAD_AFTER_S 10 /* a machine that does not answer for so long is taken for dead */
-
 #define PLI_SOCK_TEXT 96 /* bytes for pli_sock_text() */
 
-/* Small messages at once, and the death of the other machine noticed within PLI_DEAD_AFTER_S. Never fails: a
- * kernel that does not know an option does without it. Never blocks. */
-void pli_sock_tune_tcp(int fd);
+/* Small messages at once, and the other machine taken for dead when it was silent for dead_after_ms (rounded up to a second, 2 s at least, where nothing is
+ * being sent: the kernel asks once a second at most). Never fails: a kernel that does not know an option does without it. Never blocks. */
+void pli_sock_tune_tcp(int fd, uint32_t dead_after_ms);
 
 /* "127.0.0.1:4711", "[::1]:4711", "a local socket". Never blocks. */
 const char *pli_sock_text(const struct sockaddr *addr, char *buf, size_t len);

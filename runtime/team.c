@@ -60,6 +60,7 @@ static void *work(void *arg)
         pli_place_free_thread();
     opts.cpu = w->cpu;
     opts.spin_us = o->spin_us;
+    opts.peer_timeout_ms = o->peer_timeout_ms;
     opts.name = name;
     rc = plait_ctx_create(&w->ctx, &opts);
     if (rc == 0 && o->on_start)

@@ -34,6 +34,9 @@ struct plait_watch;
 
 #define PLAIT_SPIN_AUTO UINT32_MAX /**< 50 us; 0 where there are more contexts than cores */
 
+#define PLAIT_PEER_TIMEOUT_MIN 1000u    /**< milliseconds, the least of peer_timeout_ms */
+#define PLAIT_PEER_TIMEOUT_MAX 3600000u /**< and the most */
+
 #define PLAIT_CTX_SHARED 0x1u /**< several threads use it, one at a time, under plait_ctx_lock() */
 
 /** Options of a context; start from PLAIT_CTX_OPTS_INIT. */
@@ -43,8 +46,11 @@ struct plait_ctx_opts {
     uint32_t spin_us; /**< microseconds of polling without an event before the context sleeps; PLAIT_SPIN_AUTO */
     unsigned flags;   /**< PLAIT_CTX_... */
     const char *name; /**< for messages and counters; copied; NULL: "ctxN" */
+    uint32_t peer_timeout_ms; /**< how long the other host of a link may be silent before it counts as dead: PLAIT_PEER_TIMEOUT_MIN to
+                                   PLAIT_PEER_TIMEOUT_MAX (10000). Where nothing is being sent, whole seconds, and 2 at least. PLAIT_PEER_TIMEOUT
+                                   in the environment, in milliseconds, overrides what the program says */
 };
-#define PLAIT_CTX_OPTS_INIT { sizeof(struct plait_ctx_opts), PLAIT_CPU_NONE, PLAIT_SPIN_AUTO, 0, NULL }
+#define PLAIT_CTX_OPTS_INIT { sizeof(struct plait_ctx_opts), PLAIT_CPU_NONE, PLAIT_SPIN_AUTO, 0, NULL, 10000 }
 
 /**
  * Creates a context owned by the calling thread, and pins that thread if opts say so.
@@ -203,8 +209,9 @@ struct plait_team_opts {
     void (*on_start)(struct plait_ctx *ctx, unsigned index, void *arg); /**< on each worker before it runs, or NULL */
     void (*on_stop)(struct plait_ctx *ctx, unsigned index, void *arg);  /**< on each worker after its last poll, or NULL */
     void *arg;
+    uint32_t peer_timeout_ms; /**< as in plait_ctx_opts */
 };
-#define PLAIT_TEAM_OPTS_INIT { sizeof(struct plait_team_opts), 0, 0, 1, PLAIT_SPIN_AUTO, NULL, NULL, NULL }
+#define PLAIT_TEAM_OPTS_INIT { sizeof(struct plait_team_opts), 0, 0, 1, PLAIT_SPIN_AUTO, NULL, NULL, NULL, 10000 }
 
 /**
  * Starts worker threads, each with a context that it runs until the team is destroyed. Returns when all

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "test/unit/runtime/channel_util.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stddef.h>
+
 TestSuite(channel, .init = open_ctx, .fini = close_ctx, .timeout = 60);
 
 Test(channel, frames_of_every_type_arrive_in_order_with_their_descriptors)
@@ -418,6 +422,48 @@ Test(channel, descriptors_do_not_go_over_tcp)
     settle();
     cr_expect_eq(e->code, PLAIT_E_PEERDIED);
     close_end(e);
+}
+
+static int tcp_option(int fd, int option)
+{
+    int value = 0;
+    socklen_t len = sizeof value;
+
+    cr_assert_eq(getsockopt(fd, IPPROTO_TCP, option, &value, &len), 0);
+    return value;
+}
+
+/* The kernel's limits for a silent machine: repeating for user_timeout ms, asking after idle s, then every interval s. */
+static void expect_limits(const struct plait_ctx_opts *opts, int user_timeout, int idle, int interval)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct plait_ctx *c;
+    struct end e = { .ends = 0 };
+
+    cr_assert_eq(plait_ctx_create(&c, opts), 0, "%s", pli_err_text());
+    cr_assert_eq(pli_channel_open(&e.ch, c, fd, &ops), 0, "%s", pli_err_text());
+    cr_expect_eq(tcp_option(fd, TCP_USER_TIMEOUT), user_timeout);
+    cr_expect_eq(tcp_option(fd, TCP_KEEPIDLE), idle);
+    cr_expect_eq(tcp_option(fd, TCP_KEEPINTVL), interval);
+    cr_expect_eq(tcp_option(fd, TCP_NODELAY), 1);
+    pli_channel_close(&e.ch);
+    cr_assert_eq(plait_ctx_destroy(c), 0);
+}
+
+Test(channel, a_silent_machine_is_dead_after_peer_timeout)
+{
+    struct plait_ctx_opts opts = PLAIT_CTX_OPTS_INIT;
+
+    expect_limits(NULL, 10000, 5, 1);
+    opts.peer_timeout_ms = 1000;
+    expect_limits(&opts, 1000, 1, 1);
+    opts.peer_timeout_ms = PLAIT_PEER_TIMEOUT_MAX;
+    expect_limits(&opts, 3600000, 1800, 360);
+    opts.size = offsetof(struct plait_ctx_opts, peer_timeout_ms);
+    expect_limits(&opts, 10000, 5, 1);
+    setenv("PLAIT_PEER_TIMEOUT", "4500", 1);
+    expect_limits(NULL, 4500, 2, 1);
+    expect_limits(&opts, 4500, 2, 1);
 }
 
 Test(channel, open_refuses_what_is_no_socket)

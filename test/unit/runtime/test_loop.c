@@ -51,6 +51,24 @@ Test(ctx, bad_options)
     cr_assert_null(ctx);
 }
 
+Test(ctx, bad_peer_timeouts)
+{
+    struct plait_ctx_opts opts = PLAIT_CTX_OPTS_INIT;
+    struct plait_ctx *ctx = NULL;
+
+    opts.peer_timeout_ms = PLAIT_PEER_TIMEOUT_MIN - 1;
+    assert_code(plait_ctx_create(&ctx, &opts), PLAIT_E_INVAL, "peer_timeout_ms is 999: from 1000 to 3600000 milliseconds");
+    opts.peer_timeout_ms = PLAIT_PEER_TIMEOUT_MAX + 1;
+    assert_code(plait_ctx_create(&ctx, &opts), PLAIT_E_INVAL, "peer_timeout_ms is 3600001: from 1000 to 3600000 milliseconds");
+    setenv("PLAIT_PEER_TIMEOUT", "999", 1);
+    assert_code(plait_ctx_create(&ctx, NULL), PLAIT_E_INVAL, "PLAIT_PEER_TIMEOUT is 999: from 1000 to 3600000 milliseconds");
+    setenv("PLAIT_PEER_TIMEOUT", "4294968296", 1);
+    assert_code(plait_ctx_create(&ctx, NULL), PLAIT_E_INVAL, "PLAIT_PEER_TIMEOUT is 4294968296: from 1000");
+    setenv("PLAIT_PEER_TIMEOUT", "10s", 1);
+    assert_code(plait_ctx_create(&ctx, NULL), PLAIT_E_INVAL, "PLAIT_PEER_TIMEOUT is '10s': it must be a number of milliseconds");
+    cr_assert_null(ctx);
+}
+
 Test(ctx, shorter_options_of_an_older_program)
 {
     struct plait_ctx_opts opts = PLAIT_CTX_OPTS_INIT;

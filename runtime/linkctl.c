@@ -218,13 +218,21 @@ static int link_message(struct pli_link *link, enum pli_link_event event, const 
 
 /* ---- frames ---- */
 
-static void describe_peer(struct pli_link *link)
+static void describe_peer(struct pli_link *link, int fd)
 {
     int pid = link->pid ? (int)link->pid : link->peer.pid;
     const char *name = link->key.name;
+    const struct sockaddr *remote = NULL;
+    struct sockaddr_storage addr;
+    char where[PLI_SOCK_TEXT] = "";
 
+    if (!link->is_unix)
+        remote = pli_sock_remote(fd, &addr);
+    if (remote)
+        pli_sock_text(remote, where, sizeof where);
     if (link->uid == (uid_t)-1)
-        snprintf(link->who, sizeof link->who, "%s%s process %d", name[0] ? name : "peer", name[0] ? "," : "", pid);
+        snprintf(link->who, sizeof link->who, "%s%s process %d%s%s", name[0] ? name : "peer", name[0] ? "," : "", pid,
+                 where[0] ? " at " : "", where);
     else
         snprintf(link->who, sizeof link->who, "%s%s process %d (uid %d)", name[0] ? name : "peer", name[0] ? "," : "",
                  pid, (int)link->uid);
@@ -253,7 +261,7 @@ static int on_frame(struct pli_channel *ch, const struct pli_wire_msg *msg, int 
     switch (msg->type) {
     case PLI_WIRE_HELLO_ACK:
         link->peer = msg->hello.peer;
-        describe_peer(link);
+        describe_peer(link, ch->src.fd);
         return link_message(link, PLI_LEV_HELLO_ACK, msg, fds);
     case PLI_WIRE_TR_CONNECT:
         return link_message(link, PLI_LEV_TR_CONNECT, msg, fds);
@@ -316,7 +324,7 @@ int pli_link_open_channel(struct pli_link *link, int fd, enum pli_link_event eve
     int rc;
 
     if (!link->active) /* it has said already who it is */
-        describe_peer(link);
+        describe_peer(link, fd);
     rc = pli_channel_open(&link->ch, link->ctx, fd, &channel_ops);
     if (rc < 0)
         return rc;

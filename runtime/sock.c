@@ -26,10 +26,10 @@ void pli_sock_tune_tcp(int fd, uint32_t dead_after_ms)
 {
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    /* silent for half of the time, then five questions within the other half */
-    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, at_least_1(dead_after_ms / 2000));
+    /* who has just answered may fall silent at once: asking early keeps the time from there to the end near dead_after_ms */
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, at_least_1(dead_after_ms / 5000));
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, at_least_1(dead_after_ms / 10000));
-    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 8);
     /* when to stop asking, and repeating what was sent */
     set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)dead_after_ms);
 }
@@ -132,14 +132,14 @@ int pli_sock_resolve(const char *host, uint16_t port, bool passive, void (*block
     return err ? fail_gai(host, err) : 0;
 }
 
-const struct sockaddr *pli_sock_local(int fd, struct sockaddr_storage *addr)
+static const struct sockaddr *address(int (*get)(int, struct sockaddr *, socklen_t *), int fd, struct sockaddr_storage *addr)
 {
     socklen_t len = sizeof *addr;
     struct sockaddr_in6 in6;
     struct sockaddr_in in = { .sin_family = AF_INET };
 
     memset(addr, 0, sizeof *addr);
-    if (getsockname(fd, (struct sockaddr *)addr, &len) < 0)
+    if (get(fd, (struct sockaddr *)addr, &len) < 0)
         return NULL;
     memcpy(&in6, addr, sizeof in6);
     if (addr->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr)) {
@@ -148,4 +148,14 @@ const struct sockaddr *pli_sock_local(int fd, struct sockaddr_storage *addr)
         memcpy(addr, &in, sizeof in);
     }
     return (const struct sockaddr *)addr;
+}
+
+const struct sockaddr *pli_sock_local(int fd, struct sockaddr_storage *addr)
+{
+    return address(getsockname, fd, addr);
+}
+
+const struct sockaddr *pli_sock_remote(int fd, struct sockaddr_storage *addr)
+{
+    return address(getpeername, fd, addr);
 }

@@ -11,8 +11,8 @@
 
 #define PLI_SOCK_TEXT 96 /* bytes for pli_sock_text() */
 
-/* Small messages at once, and the other machine taken for dead when it was silent for dead_after_ms (rounded up to a second, 2 s at least, where nothing is
- * being sent: the kernel asks once a second at most). Never fails: a kernel that does not know an option does without it. Never blocks. */
+/* Small messages at once, and the other machine taken for dead when it was silent for dead_after_ms. Where nothing is being sent the kernel asks, in whole seconds:
+ * then it is between 4/5 of that and all of it, rounded up, after the machine's end. Never fails: a kernel that does not know an option does without it. Never blocks. */
 void pli_sock_tune_tcp(int fd, uint32_t dead_after_ms);
 
 /* "127.0.0.1:4711", "[::1]:4711", "a local socket". Never blocks. */
@@ -20,6 +20,8 @@ const char *pli_sock_text(const struct sockaddr *addr, char *buf, size_t len);
 
 /* The socket's own address in *addr, an IPv4 one as such although the socket be of IPv6; NULL: unknown. Never blocks. */
 const struct sockaddr *pli_sock_local(int fd, struct sockaddr_storage *addr);
+/* The same of its peer. */
+const struct sockaddr *pli_sock_remote(int fd, struct sockaddr_storage *addr);
 
 /* The address of an abstract AF_UNIX socket; name without the leading zero byte. Returns its length. Never
  * blocks. */

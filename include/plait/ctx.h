@@ -47,8 +47,8 @@ struct plait_ctx_opts {
     unsigned flags;   /**< PLAIT_CTX_... */
     const char *name; /**< for messages and counters; copied; NULL: "ctxN" */
     uint32_t peer_timeout_ms; /**< how long the other host of a link may be silent before it counts as dead: PLAIT_PEER_TIMEOUT_MIN to
-                                   PLAIT_PEER_TIMEOUT_MAX (10000). Where nothing is being sent, whole seconds, and 2 at least. PLAIT_PEER_TIMEOUT
-                                   in the environment, in milliseconds, overrides what the program says */
+                                   PLAIT_PEER_TIMEOUT_MAX (10000); on an idle link rounded up to seconds, and 2 at least. PLAIT_PEER_TIMEOUT in
+                                   the environment, in milliseconds, overrides what the program says */
 };
 #define PLAIT_CTX_OPTS_INIT { sizeof(struct plait_ctx_opts), PLAIT_CPU_NONE, PLAIT_SPIN_AUTO, 0, NULL, 10000 }
 

@@ -454,16 +454,16 @@ Test(channel, a_silent_machine_is_dead_after_peer_timeout)
 {
     struct plait_ctx_opts opts = PLAIT_CTX_OPTS_INIT;
 
-    expect_limits(NULL, 10000, 5, 1);
+    expect_limits(NULL, 10000, 2, 1);
     opts.peer_timeout_ms = 1000;
     expect_limits(&opts, 1000, 1, 1);
     opts.peer_timeout_ms = PLAIT_PEER_TIMEOUT_MAX;
-    expect_limits(&opts, 3600000, 1800, 360);
+    expect_limits(&opts, 3600000, 720, 360);
     opts.size = offsetof(struct plait_ctx_opts, peer_timeout_ms);
-    expect_limits(&opts, 10000, 5, 1);
+    expect_limits(&opts, 10000, 2, 1);
     setenv("PLAIT_PEER_TIMEOUT", "4500", 1);
-    expect_limits(NULL, 4500, 2, 1);
-    expect_limits(&opts, 4500, 2, 1);
+    expect_limits(NULL, 4500, 1, 1);
+    expect_limits(&opts, 4500, 1, 1);
 }
 
 Test(channel, open_refuses_what_is_no_socket)

@@ -19,6 +19,11 @@ static int probe(void)
     return rc;
 }
 
+static void load(void)
+{
+    pli_fi_lib();
+}
+
 struct pli_ofi_link *pli_ofi_link_find(const struct pli_ofi_hub *hub, uint32_t id)
 {
     struct pli_hash_node *node = pli_hash_table_find(&hub->by_id, pli_hash_u64(id));
@@ -264,6 +269,7 @@ static void name_of(const struct pli_tr *tr, char *buf, size_t size)
 const struct pli_tr_ops pli_ofi_ops = {
     .name = "ofi",
     .probe = probe,
+    .load = load,
     .describe_devices = pli_ofi_inventory,
     .create = create,
     .describe = pli_ofi_describe,

@@ -13,6 +13,7 @@
 #include "runtime/jobaddr.h"
 #include "runtime/peeraddr.h"
 #include "runtime/place.h"
+#include "runtime/transports.h"
 #include "util/err.h"
 #include "util/log.h"
 
@@ -163,6 +164,17 @@ static bool is_one_network(const struct plait_job *job)
     return true;
 }
 
+/* Ranks on other hosts will be met over the fabric: what that needs is loaded before anybody waits for this rank. */
+static void load_fabric(const struct plait_job *job)
+{
+    for (uint32_t i = 0; i < job->boot->size; i++) {
+        if (memcmp(job->facts[i].host, job->facts[job->boot->rank].host, PLI_HOST_LEN) == 0)
+            continue;
+        pli_transport_load(PLI_TRANSPORT_OFI);
+        return;
+    }
+}
+
 static bool is_loopback(const char *host)
 {
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
@@ -286,6 +298,8 @@ int plait_job_open(struct plait_job **out, struct plait_ctx **ctx, const struct 
         goto err_current;
     if (!job->ctx)
         rc = make_ctx(job);
+    if (rc == 0)
+        load_fabric(job);
     if (rc == 0)
         rc = listen_here(job, opts);
     rc = exchange_cards(job, rc);

@@ -200,7 +200,8 @@ static void timer_fn(struct pli_timer *t)
         return;
     }
     snprintf(text, sizeof text, "%s did not finish the handshake within %llu ms (state %s)", link->who,
-             (unsigned long long)(PLI_LINK_HANDSHAKE_NS / 1000000), pli_link_state_name(link->state));
+             (unsigned long long)((link->active && !link->tr ? PLI_LINK_ACK_NS : PLI_LINK_HANDSHAKE_NS) / 1000000),
+             pli_link_state_name(link->state));
     pli_link_fail(link, PLAIT_E_TIMEDOUT, text);
 }
 

@@ -20,7 +20,8 @@ struct plait_session;
 struct plait_listener;
 struct pli_rma_link;
 
-#define PLI_LINK_HANDSHAKE_NS (5 * UINT64_C(1000000000)) /* from HELLO to TR_UP */
+#define PLI_LINK_HANDSHAKE_NS (5 * UINT64_C(1000000000)) /* for each step of the handshake, beside what this side takes itself */
+#define PLI_LINK_ACK_NS (30 * UINT64_C(1000000000))      /* from HELLO to HELLO_ACK, before which the peer may have to load libfabric */
 #define PLI_LINK_IDLE_NS (1 * UINT64_C(1000000000))      /* a client's link without users is kept this long */
 #define PLI_LINK_LAST_WORDS_NS (200 * UINT64_C(1000000)) /* for reading what a dead peer had sent */
 #define PLI_LINK_CHANS_MAX 65535u                        /* channel numbers; 0xffff is the link itself */

@@ -43,9 +43,13 @@ static int make_transport(struct pli_link *link, const struct pli_transport *t)
         .active = link->active,
         .provider = link->key.provider[0] ? link->key.provider : NULL,
     };
+    int rc;
 
     link->local = link->is_unix && t->ops->same_host;
-    return t->ops->create(&link->tr, &env, &pli_link_up_calls, link);
+    rc = t->ops->create(&link->tr, &env, &pli_link_up_calls, link);
+    /* that may have loaded a library: it is the peer's turn from now on */
+    pli_timer_start(link->ctx, &link->timer, pli_clock_now() + PLI_LINK_HANDSHAKE_NS);
+    return rc;
 }
 
 static int send_transport(struct pli_link *link, enum pli_wire_type type, const struct pli_transport *t)
@@ -329,7 +333,7 @@ int pli_link_open_channel(struct pli_link *link, int fd, enum pli_link_event eve
     if (rc < 0)
         return rc;
     link->ch_open = true;
-    pli_timer_start(link->ctx, &link->timer, pli_clock_now() + PLI_LINK_HANDSHAKE_NS);
+    pli_timer_start(link->ctx, &link->timer, pli_clock_now() + (link->active ? PLI_LINK_ACK_NS : PLI_LINK_HANDSHAKE_NS));
     pli_link_event(link, event);
     return 0;
 }

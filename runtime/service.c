@@ -229,6 +229,8 @@ int plait_listen(struct plait_listener **out, struct plait_ctx *ctx, const char 
     l->transports = uri.transports;
     snprintf(l->provider, sizeof l->provider, "%s", uri.provider);
     pli_list_init(&l->asked);
+    if (!(uri.transports & PLI_TRANSPORT_SHM))
+        pli_transport_load(uri.transports);
     rc = copy_opts(l, opts);
     if (rc == 0)
         rc = open_acceptor(l, &uri);

@@ -91,6 +91,8 @@ struct pli_tr_ops {
     bool kicks_once; /* wake_fd becomes readable once for each park, and never else: an application's own wake-ups, not a socket's */
     /* Can it be used in this process? 0, or a negative code with a sentence in pli_err_text(). Any thread; may be slow. */
     int (*probe)(void);
+    /* Loads what create would load at its first call, which takes a while. NULL: nothing. Blocks. Any thread. */
+    void (*load)(void);
     /* Calls tell for each device that the transport has looked for, in order of preference, with texts that are valid until it returns.
      * 0, or as probe: no device then. NULL: it needs none. Any thread; may be slow. */
     int (*describe_devices)(void (*tell)(const struct plait_device_info *d, void *arg), void *arg);

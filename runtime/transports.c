@@ -32,6 +32,13 @@ uint32_t pli_transport_mask(uint32_t mask)
     return mask & have;
 }
 
+void pli_transport_load(uint32_t mask)
+{
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if ((mask & table[i].bit) && table[i].ops && table[i].ops->load)
+            table[i].ops->load();
+}
+
 static const char *why_not(const struct pli_transport *t, uint32_t mask, bool same_host)
 {
     if (!(mask & t->bit))

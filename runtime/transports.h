@@ -19,6 +19,9 @@ const struct pli_transport *pli_transport_at(unsigned i);
  * pli_err_text() that says for each transport why not (PLAIT_E_NOTRANSPORT). */
 const struct pli_transport *pli_transport_choose(uint32_t mask, bool same_host);
 
+/* Loads what the transports between hosts of mask need: who does this before it meets a peer spares that the wait. Without them: nothing. Blocks. Any thread. */
+void pli_transport_load(uint32_t mask);
+
 /* The transports of mask that exist in this build. */
 uint32_t pli_transport_mask(uint32_t mask);
 

@@ -192,7 +192,7 @@ struct plait_listen_opts {
 /**
  * Listens for sessions on a URI.
  * @return 0, PLAIT_E_INVAL, PLAIT_E_RESOLVE, PLAIT_E_ADDRINUSE, PLAIT_E_NOFILE, PLAIT_E_NOMEM, PLAIT_E_SYSTEM. May block
- *         for the resolution of a host name. Owner thread, callbacks too. The caller closes it.
+ *         for the resolution of a host name, and with transport=ofi for the loading of libfabric. Owner thread, callbacks too. The caller closes it.
  */
 PLAIT_API int plait_listen(struct plait_listener **l, struct plait_ctx *ctx, const char *uri,
                            const struct plait_listen_opts *opts);

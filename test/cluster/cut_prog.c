@@ -329,12 +329,14 @@ static int count_fds(void)
 static void use_once(void)
 {
     struct plait_listen_opts lo = PLAIT_LISTEN_OPTS_INIT;
+    struct plait_session_opts so = PLAIT_SESSION_OPTS_INIT;
     struct plait_listener *l;
     struct plait_session *s;
     struct plait_ctx *ctx;
 
-    ok(plait_ctx_create(&ctx, NULL) == 0 && plait_listen(&l, ctx, "plait://127.0.0.1:0/?transport=ofi&provider=tcp", &lo) == 0, "listening");
-    ok(plait_session_open(&s, ctx, plait_listener_uri(l), NULL) == 0 && plait_session_wait(s, -1) == 0, "a session to itself");
+    so.open_timeout_ms = 60000;
+    ok(plait_ctx_create(&ctx, NULL) == 0 && plait_listen(&l, ctx, "plait://127.0.0.1:0/?transport=ofi", &lo) == 0, "listening");
+    ok(plait_session_open(&s, ctx, plait_listener_uri(l), &so) == 0 && plait_session_wait(s, -1) == 0, "a session to itself");
     plait_session_release(s);
     ok(plait_ctx_destroy(ctx) == 0, "plait_ctx_destroy");
 }

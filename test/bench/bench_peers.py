@@ -2,9 +2,9 @@
 """The contenders of test/bench/compare: how each is found, started, and its output read.
 
 A contender measures one test at a time: "lat" (half round trip in ns at sizes["lat"]), "rate" (messages of
-8 bytes per second, one way), "rpc" (requests of 8 bytes per second, WINDOWS of them in flight) or "bw" (bytes
-per second, one way, at sizes["bw"]). Its
-output is kept as text and parsed apart from the running, so that saved output can be read again.
+8 bytes per second, one way), "rpc" (requests of 8 bytes per second, windows of them in flight) or "bw" (bytes
+per second, one way, at sizes["bw"]). Its output is kept as text and parsed apart from the running, so that
+saved output can be read again.
 """
 
 import json
@@ -19,6 +19,7 @@ import time
 ALL_SIZES = {"lat": (8, 64, 1024, 4096), "bw": (65536, 1 << 20, 4 << 20, 64 << 20)}
 sizes = dict(ALL_SIZES)  # those that were chosen
 WINDOWS = (1, 16, 64)
+windows = list(WINDOWS)
 TESTS = ("lat", "rate", "rpc", "bw")
 FIELDS = {"lat": "half_rtt_ns", "rate": "msgs_per_s", "rpc": "requests_per_s", "bw": "bytes_per_s"}
 RUN_LIMIT_S = 20
@@ -34,7 +35,7 @@ def figures_of(test):
         return [(test, size) for size in sizes[test]]
     if test == "rate":
         return [("rate", 8)]
-    return [("rpc", window) for window in WINDOWS]
+    return [("rpc", window) for window in windows]
 
 
 def list_of(numbers):
@@ -47,7 +48,7 @@ def number(value):
 
 def parse_json_lines(text, test):
     """Reads the lines of `plait perf --json` and of our peer programs.
-    Returns {figure: {"value": v, "limit": v or absent, "physical": v or absent}}."""
+    Returns {figure: {"value": v, and what there is of "limit", "physical", "fabric": v}}."""
     found = {}
     for line in text.splitlines():
         if not line.startswith("{"):
@@ -62,7 +63,7 @@ def parse_json_lines(text, test):
         if key not in figures_of(test):
             continue
         entry = {"value": value["p50"] if isinstance(value, dict) else value}
-        for extra in ("limit", "physical"):
+        for extra in ("limit", "physical", "fabric"):
             if number(o.get(extra)):
                 entry[extra] = o[extra]
         if not number(entry["value"]):
@@ -138,7 +139,8 @@ def version_of(argv):
 
 class Contender:
     """name: for --peers; title: for the table; tests: what it can measure; received: where the bytes of a
-    message are for the receiver, in each test about sizes."""
+    message are for the receiver, in each test about sizes. Over TCP instead of shared memory all of them
+    use the loopback."""
     name = title = ""
     tests = TESTS
     is_peer = True
@@ -146,6 +148,7 @@ class Contender:
 
     def __init__(self, opts):
         self.o = opts
+        self.tcp = opts.over == "tcp"
 
     def version(self):
         return ""
@@ -175,7 +178,7 @@ class Contender:
 
     def program_args(self, test):
         lists = {"lat": ["--size", list_of(sizes["lat"])], "rate": ["--size", "8"],
-                 "rpc": ["--size", "8", "--window", list_of(WINDOWS)], "bw": ["--size", list_of(sizes["bw"])]}
+                 "rpc": ["--size", "8", "--window", list_of(windows)], "bw": ["--size", list_of(sizes["bw"])]}
         return [test] + lists[test] + ["--cores", "%d,%d" % self.o.cores, "--seconds", str(self.o.seconds)]
 
     def start(self, argv, env):
@@ -190,6 +193,7 @@ class Plait(Contender):
     # Of each of three rounds inside one run, each between two measurements of the limit. plait's rates
     # are averages over a round, so it takes the median of the three itself.
     iterations = {"lat": 300000, "rate": 4000000, "rpc": 500000}
+    tcp_iterations = {"lat": 20000, "rate": 2000000, "rpc": 200000}
     inner_rounds = "3"
 
     def version(self):
@@ -203,15 +207,17 @@ class Plait(Contender):
     def run(self, test):
         if test == "bw":
             return "".join(self.once(test, str(size), bytes_to_move(self.o) // size) for size in sizes[test])
-        n = max(1000, int(self.iterations[test] * self.o.seconds / 0.2))
+        iterations = self.tcp_iterations if self.tcp else self.iterations
+        n = max(1000, int(iterations[test] * self.o.seconds / 0.2))
         return self.once(test, list_of(sizes["lat"]) if test == "lat" else "8", n)
 
     def once(self, test, size_list, n, rounds=None):
-        argv = [self.o.plait, "perf", test, "--size", size_list]
+        argv = [self.o.plait, "perf", test] + (["--transport", "ofi"] if self.tcp else []) + ["--size", size_list]
         if test == "rpc":
-            argv += ["--window", list_of(WINDOWS)]
+            argv += ["--window", list_of(windows)]
         argv += self.more.get(test, []) + ["--iterations", str(n), "--rounds", rounds or self.inner_rounds]
-        return self.start(argv + ["--cpus", "%d,%d" % self.o.cores, "--json"], self.env())
+        return self.start(argv + ["--cpus", "%d,%d" % self.o.cores, "--json"],
+                          self.env(PLAIT_PROVIDER="tcp") if self.tcp else self.env())
 
 
 class PlaitCopy(Plait):
@@ -254,9 +260,14 @@ def listening(port):
     return False
 
 
+UCX_SHM = {"UCX_TLS": "posix,cma,self"}
+UCX_TCP = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "lo"}
+
+
 class UcxPerftest(Contender):
     calls = {}
     count = {"lat": 150000, "rate": 500000}
+    tcp_count = {"lat": 30000, "rate": 50000}
     runs = {"lat": 1, "rate": 4, "bw": 2}
     parse = staticmethod(parse_ucx)
 
@@ -269,7 +280,7 @@ class UcxPerftest(Contender):
         return "ucx_perftest is not installed: apt-get install ucx-utils"
 
     def env(self, **more):
-        return super().env(UCX_TLS="posix,cma,self", **more)
+        return super().env(**(UCX_TCP if self.tcp else UCX_SHM), **more)
 
     def run(self, test):
         out = []
@@ -289,7 +300,8 @@ class UcxPerftest(Contender):
             n = bytes_to_move(self.o) // self.runs[test] // size
             n, warm_up = max(4, n), max(1, n // 10)
         else:
-            n, warm_up = max(1000, int(self.count[test] * self.o.seconds / 0.2)), 10000
+            count = self.tcp_count if self.tcp else self.count
+            n, warm_up = max(1000, int(count[test] * self.o.seconds / 0.2)), 1000 if self.tcp else 10000
         server = subprocess.Popen(["ucx_perftest", "-p", port], env=self.env(), stdin=subprocess.DEVNULL,
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                   start_new_session=True,
@@ -336,14 +348,20 @@ class UcxAm(UcxPerftest):
 class Libfabric(Contender):
     name, title = "libfabric", "libfabric shm"
 
+    def __init__(self, opts):
+        super().__init__(opts)
+        if self.tcp:
+            self.title = "libfabric rxm"
+
     def version(self):
         return version_of(["fi_info", "--version"])
 
     def missing(self, test):
-        return self.not_built("fi_shm", "libfabric-dev")
+        return self.not_built("fi_bench", "libfabric-dev")
 
     def run(self, test):
-        return self.start([self.program("fi_shm")] + self.program_args(test), self.env())
+        argv = [self.program("fi_bench")] + self.program_args(test)
+        return self.start(argv + (["--provider", "tcp;ofi_rxm"] if self.tcp else []), self.env())
 
 
 class OpenMpi(Contender):
@@ -360,7 +378,10 @@ class OpenMpi(Contender):
 
     def run(self, test):
         argv = [self.launcher, "-np", "2", "--bind-to", "none", "--oversubscribe",
-                "--mca", "mpi_yield_when_idle", "0", self.program("mpi_bench.openmpi")]
+                "--mca", "mpi_yield_when_idle", "0"]
+        if self.tcp:
+            argv += ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"]
+        argv.append(self.program("mpi_bench.openmpi"))
         env = self.env()
         if os.geteuid() == 0:
             env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
@@ -381,9 +402,11 @@ class Mpich(Contender):
 
     def run(self, test):
         argv = [self.launcher, "-n", "2", "-bind-to", "none", self.program("mpi_bench.mpich")]
-        return self.start(argv + self.program_args(test), self.env())
+        # Debian's has UCX below it; without NOLOCAL, shared memory would take the messages before UCX sees them
+        env = self.env(MPIR_CVAR_NOLOCAL="1", **UCX_TCP) if self.tcp else self.env()
+        return self.start(argv + self.program_args(test), env)
 
 
 PEERS = (UcxTag, UcxAm, Libfabric, OpenMpi, Mpich)
 # of build_peers.sh
-PROGRAMS = ("raw_lat", "mpi_bench.openmpi", "mpi_bench.mpich", "ucx_rpc", "fi_shm")
+PROGRAMS = ("raw_lat", "mpi_bench.openmpi", "mpi_bench.mpich", "ucx_rpc", "fi_bench")

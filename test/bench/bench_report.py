@@ -4,6 +4,7 @@
 import statistics
 import subprocess
 
+import bench_tcp
 from bench_peers import figures_of
 
 UNITS = {"lat": ("ns", 1.0), "rate": ("M/s", 1e-6), "rpc": ("M/s", 1e-6), "bw": ("GB/s", 1e-9)}
@@ -12,8 +13,9 @@ HEADINGS = {"lat": "Half round trip in ns, less is better",
             "rate": "Messages of 8 bytes one way, million a second, more is better",
             "rpc": "Requests of 8 bytes with replies, million a second, more is better"}
 BUSY = 0.1
-COLOURS = {"limit": "#9e9e9e", "physical": "#cfcfcf", "plait": "#c62828", "plait-copy": "#ef9a9a"}
-PEER_COLOURS = ("#1f77b4", "#6baed6", "#2ca02c", "#9467bd", "#e6a000")
+COLOURS = {"limit": "#9e9e9e", "physical": "#cfcfcf", "fabric": "#cfcfcf", "plait": "#c62828", "plait-copy": "#ef9a9a"}
+PEER_COLOURS = ("#1f77b4", "#6baed6", "#2ca02c", "#9467bd", "#e6a000",
+                "#17becf", "#8c564b")
 
 
 def figure_name(figure):
@@ -28,7 +30,7 @@ def figure_name(figure):
 class Results:
     """values[name][figure][round]; a round without a figure has no entry."""
 
-    def __init__(self, contenders, tests):
+    def __init__(self, contenders, tests, over="shm"):
         self.contenders, self.tests = contenders, tests  # contenders: plait first
         self.values, self.failures = {}, {}
         self.probes, self.repeated, self.displaced = [], 0, 0  # see Placement in compare
@@ -36,11 +38,14 @@ class Results:
         self.titles = {c.name: c.title for c in contenders}
         self.titles.update({c.name: c.title + ", copied" for c in contenders if c.name == "plait-copy"})
         self.received = {c.name: c.received for c in contenders}
-        self.titles.update(limit="limit (shared memory)", physical="limit, one line")
+        self.over = over
+        self.titles.update(limit="limit (raw TCP)" if over == "tcp" else "limit (shared memory)",
+                           physical="limit, one line", fabric="bare libfabric tcp")
 
     def add(self, name, round_no, found):
         for figure, entry in found.items():
-            for kind, who in (("value", name), ("limit", "limit"), ("physical", "physical")):
+            for kind, who in (("value", name), ("limit", "limit"), ("physical", "physical"),
+                              ("fabric", "fabric")):
                 if kind in entry and (kind == "value" or name == "plait"):
                     self.values.setdefault(who, {}).setdefault(figure, {})[round_no] = entry[kind]
 
@@ -69,7 +74,7 @@ class Results:
 
     def rows(self, test):
         """The names that have a line in this test's part of the table."""
-        names = [n for n in ("physical", "limit") if any(self.of(n, f) for f in figures_of(test))]
+        names = [n for n in ("physical", "limit", "fabric") if any(self.of(n, f) for f in figures_of(test))]
         return names + [c.name for c in self.contenders if test in c.tests]
 
     def limit_drift(self):
@@ -112,6 +117,8 @@ def table(res, rounds):
         for (name, where), reason in res.failures.items():
             if where == test and any(res.of(name, f) for f in figures_of(test)):
                 out.append("  %s %s" % (res.titles[name], reason))
+    if res.over == "tcp":
+        out += [line for line in [bench_tcp.goals_table(res)] if line]
     if res.repeated:
         out += ["", "%d runs were repeated because the cores were elsewhere before or after; %d of those"
                 % (res.repeated, res.displaced), "that count are from such a moment nevertheless."]
@@ -146,7 +153,9 @@ def document(res, about):
                     "received": res.received.get(name, {}).get(test),
                     "to_best_peer": res.ratio(name, best, figure) if best else None}
             figures.append(entry)
-    return dict(about, busy=round(res.busy, 3), probes_ns=res.probes, runs_repeated=res.repeated,
+    if res.over == "tcp":
+        about = dict(about, goals=bench_tcp.goals(res))
+    return dict(about, over=res.over, busy=round(res.busy, 3), probes_ns=res.probes, runs_repeated=res.repeated,
                 runs_displaced=res.displaced, titles=res.titles, figures=figures)
 
 

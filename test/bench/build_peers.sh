@@ -45,5 +45,6 @@ build mpi_bench.openmpi libopenmpi-dev mpi_bench.c mpicc.openmpi
 # MPICH's own MPI_STATUSES_IGNORE trips this warning of gcc
 build mpi_bench.mpich libmpich-dev mpi_bench.c mpicc.mpich -Wno-stringop-overflow
 with_pkg ucx_rpc "libucx-dev pkg-config" ucx_rpc.c ucx
-with_pkg fi_shm "libfabric-dev pkg-config" fi_shm.c libfabric
+with_pkg fi_bench "libfabric-dev pkg-config" fi_bench.c libfabric
+with_pkg zmq_bench "libzmq3-dev pkg-config" zmq_bench.c libzmq
 exit $status

@@ -32,7 +32,7 @@ static void usage(const char *prog, const char *what, const char *arg)
 {
     fprintf(stderr, "%s: %s: %s\n", prog, what, arg);
     fprintf(stderr,
-            "usage: %s lat|rate|rpc|bw [--size LIST] [--window LIST] [--cores A,B] [--seconds S]\n"
+            "usage: %s lat|rate|rpc|bw [--size LIST] [--window LIST] [--cores A,B] [--seconds S] [--provider NAME]\n"
             "example: %s rpc --window 1,16,64 --cores 0,1 --seconds 0.2\n",
             prog, prog);
     exit(2);
@@ -66,6 +66,10 @@ static int parse_option(struct peer_opts *o, const char *name, const char *value
         return parse_list(value, 1, 64, &o->windows);
     if (!strcmp(name, "--cores"))
         return parse_list(value, 0, CPU_SETSIZE - 1, &o->cores) || o->cores.n != 2 ? -1 : 0;
+    if (!strcmp(name, "--provider")) {
+        o->provider = value;
+        return 0;
+    }
     if (!strcmp(name, "--seconds")) {
         o->seconds = strtod(value, &end);
         return *end || !(o->seconds > 0 && o->seconds <= 10) ? -1 : 0;

@@ -26,6 +26,7 @@ struct peer_opts {
     struct peer_list windows;
     struct peer_list cores; /* two */
     double seconds;         /* for each figure */
+    const char *provider;   /* of libfabric, or NULL; the other programs do not look at it */
 };
 
 /*

@@ -153,12 +153,12 @@ esac
 EOF
 cp "$dir/raw/plait.lat.1" "$dir/bin/plait.lat"
 cp "$dir/raw/plait-copy.lat.1" "$dir/bin/plait.copy"
-cp "$dir/raw/openmpi.lat.1" "$dir/bin/fi_shm.lat"
-cat >"$dir/bin/fi_shm" <<'EOF'
+cp "$dir/raw/openmpi.lat.1" "$dir/bin/fi_bench.lat"
+cat >"$dir/bin/fi_bench" <<'EOF'
 #!/bin/sh
 [ "$*" = "lat --size 8,64,1024,4096 --cores $cores --seconds 0.05" ] && /bin/cat "$0.lat"
 EOF
-chmod +x "$dir/bin/plait" "$dir/bin/fi_shm"
+chmod +x "$dir/bin/plait" "$dir/bin/fi_bench"
 cores=$("$python" -c 'import os; print(",".join(map(str, sorted(os.sched_getaffinity(0))[:2])))')
 export cores
 case $cores in
@@ -198,12 +198,123 @@ EOF
 *) echo "[SKIP] compare::running: only one core" ;;
 esac
 
+# over TCP: plait 5.0, 5.5, 7.0 us over raw TCP 5.0 and bare libfabric 5.0; UCX tag 6.0; ZeroMQ 40; fi_pingpong 7.0
+mkdir "$dir/tcp"
+for i in 1 2 3; do
+    case $i in 1) p50=5000 ;; 2) p50=5500 ;; 3) p50=7000 ;; esac
+    printf '{"test":"lat","size":8,"half_rtt_ns":{"p50":%s},"limit":5000,"raw":5000,"fabric":5000}\n' $p50 \
+        >"$dir/tcp/plait.lat.$i"
+    ucx 8 6.0 7 >"$dir/tcp/ucx-tag.lat.$i"
+    plait_lat 8 40000 1 >"$dir/tcp/zmq.lat.$i"
+    printf '# size 8\nbytes   #sent   #ack     total       time     MB/sec    usec/xfer   Mxfers/sec\n%s\n' \
+        '8       1k      =1k      15k         1.01s      0.02       7.00       0.00' >"$dir/tcp/fi-pingpong.lat.$i"
+    echo '{"test":"rate","size":8,"msgs_per_s":9000000,"limit":200000,"fabric":300000}' >"$dir/tcp/plait.rate.$i"
+    ucx 8 5 400000 >"$dir/tcp/ucx-tag.rate.$i"
+    echo '{"test":"rate","size":8,"msgs_per_s":6000000}' >"$dir/tcp/zmq.rate.$i"
+    echo '{"test":"rpc","size":8,"window":64,"requests_per_s":3000000,"limit":250000}' >"$dir/tcp/plait.rpc.$i"
+    echo '{"test":"rpc","size":8,"window":64,"requests_per_s":1500000}' >"$dir/tcp/openmpi.rpc.$i"
+    for size in 65536 1048576; do bw ofi $size 4 5 >>"$dir/tcp/plait.bw.$i"; done
+done
+compare 1 --over tcp --replay "$dir/tcp" --rounds 3 --json "$dir/tcp.json"
+expect tcp "$dir/out" \
+    " limit (raw TCP) 5000.0 5000.0 5000.0 1.00 0.83" \
+    " bare libfabric tcp 5000.0" \
+    " plait 5500.0 5000.0 7000.0 1.10 0.92 in place" \
+    "* UCX tag 6000.0" " fi_pingpong 7000.0" " ZeroMQ 40000.0" \
+    "* ZeroMQ 6.00 6.00 6.00" \
+    " 64 in flight median" " 64 KiB median" " 1 MiB median" \
+    " plait 4.00 4.00 4.00 0.80" \
+    "UCX AM failed in round 1: no recorded output ucx-am.lat.1"
+expect tcp_goals "$dir/out" \
+    " lat 8 B to raw TCP <= 1.25 1.10 1.00 1.40 met" \
+    " lat 8 B to bare libfabric <= 1.05 1.10 1.00 1.40 MISSED" \
+    " lat 8 B to the best of UCX, Open MPI, MPICH <= 1.00 0.92 0.83 1.17 met" \
+    " rate 8 B to the best of UCX, MPI, libfabric >= 15.00 22.50 22.50 22.50 met" \
+    " rate 8 B to ZeroMQ >= 1.00 1.50" \
+    " rpc, 64 in flight, to the best of UCX, MPI, libfabric >= 3.00 2.00 2.00 2.00 MISSED" \
+    " bw 1 MiB to the better of raw TCP and bare libfabric >= 0.90 0.80"
+! grep -q '4 MiB\|16 in flight\|, copied\|shared memory' "$dir/out" && pass tcp_only || fail tcp_only "there is more"
+"$python" - "$dir/tcp.json" >"$dir/json" 2>&1 <<'EOF'
+import json, sys
+d = json.load(open(sys.argv[1]))
+assert d["over"] == "tcp" and len(d["figures"]) == 5, d["figures"]
+lat = d["figures"][0]
+assert lat["best_peer"] == "ucx-tag" and lat["contenders"]["fabric"]["median"] == 5000
+assert "no recorded output" in lat["contenders"]["mpich"]["missing"]
+goals = {g["goal"]: g for g in d["goals"]}
+assert len(goals) == 7 and goals["lat 8 B to raw TCP"]["met"] and goals["rate 8 B to ZeroMQ"]["against"] == ["zmq"]
+assert goals["rpc, 64 in flight, to the best of UCX, MPI, libfabric"]["met"] is False
+print("right")
+EOF
+expect tcp_json "$dir/json" right
+compare 1 --over tcp --replay "$dir/tcp" --rounds 1 --tests lat --sizes 4k --peers zmq
+expect tcp_sizes "$dir/out" "ZeroMQ failed in round 1: no figure for 4 KiB"
+echo '8 1k =1k 15k 1.01s 0.02 fast 0.00' >>"$dir/tcp/fi-pingpong.lat.1"
+compare 1 --over tcp --replay "$dir/tcp" --rounds 1 --tests lat --peers fi-pingpong
+expect tcp_garbage "$dir/out" "fi_pingpong failed in round 1: fi_pingpong printed other columns than expected"
+
+# stand-ins once more: what plait and the peers are asked to do
+cat >"$dir/bin/plait" <<'EOF'
+#!/bin/sh
+case "$PLAIT_PROVIDER $*" in
+*--version) echo "plait 9.8.7" ;;
+"tcp perf lat --transport ofi --size 8 --iterations 5000 --rounds 3 --cpus $cores --json") /bin/cat "$0.lat" ;;
+*) echo "plait: unknown option: $*" >&2; exit 2 ;;
+esac
+EOF
+cat >"$dir/bin/fi_bench" <<'EOF'
+#!/bin/sh
+[ "$*" = "lat --size 8 --cores $cores --seconds 0.05 --provider tcp;ofi_rxm" ] && /bin/cat "$0.lat"
+EOF
+cat >"$dir/bin/zmq_bench" <<'EOF'
+#!/bin/sh
+[ "$*" = "lat --size 8 --cores $cores --seconds 0.05" ] && echo '{"test":"lat","size":8,"half_rtt_ns":{"p50":400}}'
+EOF
+cat >"$dir/bin/mpirun.openmpi" <<'EOF'
+#!/bin/sh
+case "$*" in
+*"--mca pml ob1 --mca btl tcp,self --mca btl_tcp_if_include lo $dir/bin/mpi_bench.openmpi lat "*) /bin/cat "$dir/bin/fi_bench.lat" ;;
+*) exit 1 ;;
+esac
+EOF
+cat >"$dir/bin/mpiexec.mpich" <<'EOF'
+#!/bin/sh
+case "$MPIR_CVAR_NOLOCAL $UCX_TLS $UCX_NET_DEVICES $*" in
+"1 tcp,self lo "*"$dir/bin/mpi_bench.mpich lat "*) /bin/cat "$dir/bin/fi_bench.lat" ;;
+*) exit 1 ;;
+esac
+EOF
+: >"$dir/bin/mpi_bench.openmpi"
+: >"$dir/bin/mpi_bench.mpich"
+chmod +x "$dir"/bin/*
+cp "$dir/tcp/plait.lat.1" "$dir/bin/plait.lat"
+rm -f "$dir/bin/raw_lat"
+export dir
+case $cores in
+*,*)
+    compare 0 --over tcp --quick --tests lat --rounds 1 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
+    expect tcp_running "$dir/out" " plait 9.8.7 5000.0 5000.0 5000.0 1.00" \
+        " libfabric rxm 200.0" " Open MPI 200.0" " MPICH 200.0" " ZeroMQ 400.0" \
+        "missing: fi_pingpong is not installed: apt-get install libfabric-bin" \
+        "missing: ucx_perftest is not installed: apt-get install ucx-utils"
+    rm "$dir/bin/zmq_bench"
+    compare 0 --over tcp --quick --tests lat --rounds 1 --plait "$dir/bin/plait" --peer-dir "$dir/bin" --no-build
+    expect tcp_missing "$dir/out" "zmq_bench is not built: apt-get install libzmq3-dev, then make bench-peers"
+    ;;
+*) echo "[SKIP] compare::tcp_running: only one core" ;;
+esac
+
 compare 0 --help
 expect help "$dir/out" "examples:" "--rounds N" "--svg FILE" "exit status:"
 compare 2 --sppeed 3
 expect unknown_option "$dir/out" "--sppeed"
 compare 2 --peers ucx-am,zmq
-expect unknown_peer "$dir/out" "unknown peer 'zmq' (choose from ucx-tag, ucx-am, libfabric, openmpi, mpich)"
+expect unknown_peer "$dir/out" "argument --peers: unknown peer 'zmq' (choose from ucx-tag, ucx-am, libfabric, openmpi, mpich)"
+compare 2 --over tcp --peers tcp
+expect unknown_tcp_peer "$dir/out" \
+    "unknown peer 'tcp' (choose from ucx-tag, ucx-am, libfabric, openmpi, mpich, fi-pingpong, zmq)"
+compare 2 --over udp
+expect unknown_over "$dir/out" "invalid choice: 'udp'"
 compare 2 --tests get
 expect unknown_test "$dir/out" "unknown test 'get' (choose from lat, rate, rpc, bw)"
 compare 2 --sizes 3k

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The peer program for libfabric's shm provider: FI_EP_RDM endpoints, FI_MSG, small messages by fi_inject,
- * longer ones by fi_send, which takes the provider's own path for them; receive buffers posted ahead and
+ * The peer program for libfabric, over the provider shm or another one (--provider): FI_EP_RDM endpoints, FI_MSG,
+ * small messages by fi_inject, longer ones by fi_send, which takes the provider's own path for them; receive buffers posted ahead and
  * reposted as they are used.
  *   lat   ping-pong;  rate  one way, an acknowledgement now and then;  rpc  `window` requests in flight
  *   bw    a window of messages, then an acknowledgement; one buffer on each side
@@ -130,6 +130,9 @@ static void post_all(int is_bw, int size)
 static void open_all(const struct peer_opts *o, int sock, int size)
 {
     struct fi_info *hints = fi_allocinfo();
+    const char *provider = o->provider ? o->provider : "shm";
+    /* providers over sockets would take the first network interface */
+    const char *node = strcmp(provider, "shm") ? "127.0.0.1" : NULL;
     struct fi_cq_attr cq_attr = {.format = FI_CQ_FORMAT_CONTEXT, .size = 4096};
     struct fi_av_attr av_attr = {.type = FI_AV_TABLE};
     char mine[256], theirs[256];
@@ -137,11 +140,11 @@ static void open_all(const struct peer_opts *o, int sock, int size)
 
     if (!hints)
         peer_die("no memory");
-    hints->fabric_attr->prov_name = strdup("shm");
+    hints->fabric_attr->prov_name = strdup(provider);
     hints->ep_attr->type = FI_EP_RDM;
     hints->caps = FI_MSG;
     hints->domain_attr->threading = FI_THREAD_DOMAIN; /* one thread: spares the provider its locks */
-    check(fi_getinfo(FI_VERSION(1, 17), NULL, NULL, 0, hints, &info), "fi_getinfo for provider shm");
+    check(fi_getinfo(FI_VERSION(1, 17), node, NULL, node ? FI_SOURCE : 0, hints, &info), provider);
     fi_freeinfo(hints);
     check(fi_fabric(info->fabric_attr, &fabric, NULL), "fi_fabric");
     check(fi_domain(fabric, info, &domain, NULL), "fi_domain");
@@ -330,13 +333,13 @@ static void run(const struct peer_opts *o, int sock, int leader)
         if (!leader)
             continue;
         if (is_rpc)
-            peer_print_rate(&samples, "rpc", "requests_per_s", "fi_shm", size, window);
+            peer_print_rate(&samples, "rpc", "requests_per_s", "fi_bench", size, window);
         else if (is_bw)
-            peer_print_rate(&samples, "bw", "bytes_per_s", "fi_shm", size, window);
+            peer_print_rate(&samples, "bw", "bytes_per_s", "fi_bench", size, window);
         else if (!strcmp(o->test, "rate"))
-            peer_print_rate(&samples, "rate", "msgs_per_s", "fi_shm", size, 1);
+            peer_print_rate(&samples, "rate", "msgs_per_s", "fi_bench", size, 1);
         else
-            peer_print_lat(&samples, "fi_shm", size);
+            peer_print_lat(&samples, "fi_bench", size);
     }
 }
 

@@ -248,7 +248,10 @@ static void link_failed(void *owner, int code, const char *text)
 
 static void link_wants_poll(void *owner)
 {
-    pli_link_starved(owner);
+    struct pli_link *link = owner;
+
+    if (link->tr->counted) /* else it will be polled when it is */
+        pli_link_starved(link);
 }
 
 const struct pli_tr_up pli_link_up_calls = {

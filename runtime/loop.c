@@ -163,8 +163,10 @@ int pli_ctx_tr_add(struct plait_ctx *ctx, struct pli_tr *tr, struct pli_src *src
         rc = tr_add(ctx, tr->hub, &ctx->hub.src);
     if (rc < 0)
         return rc;
-    if (tr->hub)
+    if (tr->hub) {
         ctx->hub.users++;
+        pli_ctx_tr_heat(ctx, tr); /* it may have something to send already */
+    }
     tr->counted = true;
     ctx->st.links++;
     return 0;

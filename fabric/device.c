@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "fabric/ofi.h"
 #include "util/err.h"
@@ -41,6 +42,18 @@ static int reserve_ids(struct pli_ofi_hub *hub, uint32_t more)
     return 0;
 }
 
+/* What has failed is pli_err_text(). An ordinary user may lock little memory, often 64 KiB; then the cause is named with the way out. */
+static int fail_locked(int rc)
+{
+    int code = rc == -FI_ENOMEM ? PLAIT_E_NOMEM : PLAIT_E_SYSTEM;
+    struct rlimit limit;
+
+    if ((rc != -FI_ENOMEM && rc != -FI_EPERM && rc != -FI_EAGAIN) || getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return pli_fail(code, "%.300s", pli_err_text());
+    return pli_fail(PLAIT_E_NOMEM, "%.300s; this process may lock %llu KiB of memory: raise the limit ('ulimit -l unlimited', or memlock in limits.conf)",
+                    pli_err_text(), (unsigned long long)limit.rlim_cur / 1024);
+}
+
 static int add_chunk(struct pli_ofi_dev *dev, struct pli_ofi_pool *pool)
 {
     uint32_t bytes = pool->size == PLI_OFI_SMALL ? CHUNK : BIG_CHUNK, n = bytes / pool->size;
@@ -57,8 +70,7 @@ static int add_chunk(struct pli_ofi_dev *dev, struct pli_ofi_pool *pool)
             free(c->mem);
             free(c);
             pli_ofi_fail(dev->name, "registering memory for packets", rc);
-            return pli_fail(rc == -FI_ENOMEM ? PLAIT_E_NOMEM : PLAIT_E_SYSTEM,
-                            "%.300s; the limit on locked memory (ulimit -l) may be too small", pli_err_text());
+            return fail_locked(rc);
         }
     }
     for (uint32_t i = 0; i < n; i++) {

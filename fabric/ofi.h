@@ -83,6 +83,7 @@ struct pli_ofi_dev {
     uint32_t addr_len;
     uint8_t addr[64];           /* where pep, or ep, can be reached */
     char name[96];              /* "provider tcp, lo", for messages */
+    bool no_big;                /* no memory for large packets */
     /* Each entry of the completion queue costs the provider tcp two or three system calls, so there it gets no entries for what is
      * received, and few for what is sent. A packet is found by looking at the buffer that it must come into; the descriptors to sleep
      * on are the sockets themselves. */

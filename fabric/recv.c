@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include "fabric/ofi.h"
 #include "util/err.h"
+#include "util/log.h"
 
 enum {
     FULL_PACKETS = 8,   /* nearly full packets, after which larger buffers are posted */
@@ -93,6 +94,19 @@ static void post_again(struct pli_ofi_link *l)
         pli_ofi_link_dirty(l);
 }
 
+/* Is there memory for large packets? Where little may be locked, links go on with small ones. */
+static bool has_big(struct pli_ofi_dev *dev)
+{
+    struct pli_ofi_buf *buf = dev->no_big ? NULL : pli_ofi_buf_get(dev, true);
+
+    if (!buf && !dev->no_big)
+        pli_warn("%s; long messages go in small packets", pli_err_text());
+    dev->no_big = !buf;
+    if (buf)
+        pli_ofi_buf_put(dev, buf);
+    return buf;
+}
+
 bool pli_ofi_grant_due(const struct pli_ofi_link *l)
 {
     uint32_t left = l->rx_told - l->rx_seen; /* packets that the peer knows it may send */
@@ -148,6 +162,8 @@ static void take_grant(struct pli_ofi_link *l, const struct pli_ofi_head *h)
         return;
     l->tx_grant = h->grant;
     l->tx_big_from = h->big_from;
+    if (l->tx_big_from != UINT32_MAX)
+        has_big(l->dev);
     if (l->starved)
         pli_ofi_link_ready(l);
     if (l->fill_records)
@@ -164,6 +180,8 @@ static void look_for_bulk(struct pli_ofi_link *l, const struct pli_ofi_buf *buf)
     if (l->window >= window || buf->len < PLI_OFI_SMALL * 3 / 4 || ++l->rx_full < FULL_PACKETS)
         return;
     if (!rdm && (info->ep_attr->max_msg_size < PLI_OFI_BIG || info->rx_attr->size < PLI_OFI_WINDOW_MAX))
+        return;
+    if (!rdm && !has_big(l->dev))
         return;
     if (pli_ofi_link_widen(l, window) && !rdm)
         l->rx_big_from = l->rx_posted;

@@ -146,7 +146,7 @@ void pli_ofi_link_flush(struct pli_ofi_link *l, bool all)
 /* Does a large buffer wait for the next packet? */
 static bool next_is_big(const struct pli_ofi_link *l)
 {
-    return l->tx_big_from != UINT32_MAX && (int32_t)(l->tx_next - l->tx_big_from) >= 0;
+    return l->tx_big_from != UINT32_MAX && !l->dev->no_big && (int32_t)(l->tx_next - l->tx_big_from) >= 0;
 }
 
 /* Room for size bytes in the packet that is being filled, or NULL: not now. Whoever has been told so waits until he is told more. */

@@ -111,6 +111,8 @@ int pli_session_open_rank(struct plait_session **out, struct plait_ctx *ctx, con
         rc = check_uri(&uri, uri_text);
     if (rc < 0)
         return rc;
+    if (!(uri.transports & PLI_TRANSPORT_SHM)) /* it would be done here, by this thread, all the same, but with the time running */
+        pli_transport_load(uri.transports);
     s = pli_session_new(ctx, opts->nctxs ? opts->nctxs : 1);
     if (!s)
         return pli_fail(PLAIT_E_NOMEM, "no memory for a session");

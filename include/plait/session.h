@@ -117,7 +117,8 @@ struct plait_session_opts {
  * @param uri     where the service listens; copied.
  * @param opts    or NULL; not kept, but the ops tables are.
  * @return 0, PLAIT_E_INVAL (URI, options), PLAIT_E_NOMEM, PLAIT_E_NOTRANSPORT, PLAIT_E_THREAD, PLAIT_E_FORKED. What goes
- *         wrong later comes with on_closed. Never blocks. Owner thread, callbacks too.
+ *         wrong later comes with on_closed. Never blocks, but for the loading of libfabric where the URI has transport=ofi. Owner
+ *         thread, callbacks too.
  */
 PLAIT_API int plait_session_open(struct plait_session **s, struct plait_ctx *ctx, const char *uri,
                                  const struct plait_session_opts *opts);

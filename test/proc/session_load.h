@@ -188,6 +188,7 @@ static inline struct plait_session_opts load_opts(struct load *l)
     o.conn_ops = &load_conn_ops;
     o.session_ops = &load_session_ops;
     o.arg = l;
+    o.open_timeout_ms = 60000; /* emulated machines load libfabric for seconds */
     return o;
 }
 

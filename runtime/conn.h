@@ -390,6 +390,8 @@ void pli_conn_push_work(struct pli_work *w);
 void pli_conn_frames_first(struct plait_conn *c);
 /* Does the request or message with a receipt of this number still wait in txq, or bytes of it that the peer asked for? */
 bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie);
+/* Does the RMA of this number, the next that is to be answered, wait in txq, or a part of it? */
+bool pli_conn_rma_is_queued(const struct plait_conn *c, uint32_t number);
 /* How many of that type wait in txq. */
 unsigned pli_conn_count_queued(const struct plait_conn *c, enum pli_rec_type type);
 /* If a message with this number is in txq, or what the peer asked for of it, a CANCEL follows in place of the rest: some of it has been

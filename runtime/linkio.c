@@ -205,13 +205,26 @@ static __attribute__((noinline)) int rx_odd(struct pli_link *link, uint32_t meta
     return pli_link_breach(link, "a record of type %u for channel %u, which is no connection", type, chan);
 }
 
+/* An answer to a connection that has ended here. It may come behind DONE, so its number is free, or has a connection again that is being
+ * opened. (Numbers go round: it would be open only if all the others were taken.) */
+static bool is_late_answer(const struct pli_link *link, uint32_t type, const struct plait_conn *c)
+{
+    return (type == PLI_REC_RMA_ANSWER || type == PLI_REC_RMA_DATA) && !pli_link_shares(link) && (!c || c->state == PLI_CONN_OPENING);
+}
+
 /* Whatever the short path (fast.c) leaves. */
 int pli_link_rx_slow(struct pli_link *link, uint32_t meta, uint64_t w1, const void *payload)
 {
     uint32_t chan = pli_w1_chan(w1);
     struct plait_conn *c = chan < link->nchans ? link->chans[chan] : NULL;
-    int rc = c && c != &pli_conn_zombie ? pli_conn_rx(c, meta, w1, payload) : rx_odd(link, meta, w1, payload);
+    int rc;
 
+    if (c == &pli_conn_zombie)
+        rc = rx_odd(link, meta, w1, payload);
+    else if (is_late_answer(link, pli_meta_type(meta), c))
+        rc = 0;
+    else
+        rc = c ? pli_conn_rx(c, meta, w1, payload) : rx_odd(link, meta, w1, payload);
     return rc < 0 ? rc : link->stop;
 }
 

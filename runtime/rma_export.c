@@ -81,8 +81,8 @@ static void end_export(struct pli_rma_link *r, struct pli_export *e, int code, b
     pli_list_remove(&e->by_link);
     pli_list_remove(&e->by_conn);
     r->nexports--;
-    e->link = NULL;
     pli_rma_lock();
+    e->link = NULL; /* here: pli_rma_locate() of another link may look at it */
     pli_rma_slot_free(e);
     pli_list_remove(&e->by_mem);
     e->ended = true;

@@ -129,7 +129,7 @@ static int answer_came(struct plait_conn *c, bool parts, uint64_t cookie, const 
     uint32_t total = parts ? (uint32_t)(cookie >> 32) : len;
     char *to;
 
-    if (!r || !r->nasked || (uint32_t)cookie != r->next_answered || status > 0)
+    if (!r || !r->nasked || (uint32_t)cookie != r->next_answered || status > 0 || pli_conn_rma_is_queued(c, (uint32_t)cookie))
         return pli_conn_breach(c, "an answer to a one-sided operation that was not asked for");
     op = pli_container_of(pli_list_first(&r->sent), struct pli_rma_op, node);
     if (total != (status ? 0 : expected(op)) || len > total || (parts && (op->kind != PLI_RMA_GET || len == total)))
@@ -152,6 +152,10 @@ static int answer(struct plait_conn *c, uint32_t number, int status, const void 
                            .len = status < 0 ? 0 : len, .cookie = number | (uint64_t)(uint32_t)status << 32 };
     int rc = pli_conn_send_or_queue(c, &m, true, true, false);
 
+    if (rc < 0 && c->state == PLI_CONN_DONE_SENT) { /* an ABORT would not be told */
+        pli_link_fail(c->link, rc, "no memory to answer a one-sided operation");
+        return rc;
+    }
     return rc < 0 ? pli_conn_event(c, PLI_CEV_ABORT, rc, "no memory to answer a one-sided operation") : 0;
 }
 

@@ -283,6 +283,19 @@ unsigned pli_conn_count_queued(const struct plait_conn *c, enum pli_rec_type typ
     return n;
 }
 
+bool pli_conn_rma_is_queued(const struct plait_conn *c, uint32_t number)
+{
+    const struct pli_list *node;
+
+    pli_list_foreach(node, &c->txq) {
+        const struct pli_txmsg *m = pli_container_of(node, struct pli_txmsg, node);
+
+        if (pli_meta_type(m->meta) == PLI_REC_RMA)
+            return (uint32_t)m->cookie == number; /* only one is answered at a time, and the first has the lowest number */
+    }
+    return false;
+}
+
 bool pli_conn_is_queued(const struct plait_conn *c, uint32_t cookie)
 {
     return find_queued(c, cookie) != NULL;

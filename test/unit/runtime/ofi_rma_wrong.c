@@ -179,6 +179,25 @@ Test(rma_wrong, answering)
     }
 }
 
+/* Before the target can have read it: the caller's memory must not be given back while it is still to be sent. */
+Test(rma_wrong, an_answer_too_early)
+{
+    static char buf[1 << 20];
+    struct pair *p = ready_pair();
+    struct outcome o = { 0 };
+
+    FAILS(plait_put(p->user, &p->key, 0, buf, sizeof buf, on_done, &o), 0);
+    cr_assert_gt(p->user->ntxq, 0);
+    for (uint64_t i = 0; i < 4; i++)
+        record(p->owner, PLI_REC_RMA_ANSWER, COOKIE, i, NULL, 0, 0);
+    p->owner->tr->ops->flush(p->owner->tr);
+    while (!p->cli.c_closed)
+        cr_assert_geq(plait_ctx_poll(p->w->ctx[1]), 0);
+    cr_assert_eq(o.n, 1);
+    cr_assert_eq(o.status, PLAIT_E_PROTO);
+    end_badly(p, &p->cli, "not asked for");
+}
+
 Test(rma_wrong, an_answer_to_nothing)
 {
     struct pair *p = ready_pair();

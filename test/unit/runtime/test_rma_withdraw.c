@@ -227,6 +227,51 @@ Test(rma_withdraw, link_is_lost)
     end_while_waiting(lost, PLAIT_E_PROTO);
 }
 
+/* The owner closes in order, with operations under way; the user does not wait for their end. What still comes for its connection harms no
+ * other one on the link. after: the owner's DONE has come, or is on its way. */
+static void abort_while_closing(bool after)
+{
+    static char buf[16384];
+    struct log other, *srv;
+    struct outcome o = { 0 };
+    struct pair *p;
+
+    if (!REMOTE)
+        cr_skip_test("nobody answers operations on shared memory");
+    p = new_pair(1 << 20);
+    srv = open_session(p->w, &other, NULL);
+    cr_assert_eq(flush(p), 0);
+    for (int i = 0; i < 1000; i++)
+        FAILS(plait_put(p->user, &p->key, 0, buf, sizeof buf, on_done, &o), 0);
+    FAILS(plait_conn_close(p->owner), 0);
+    while (!p->srv->c_closed && (after ? p->user->state != PLI_CONN_DONE_RCVD : p->owner->state != PLI_CONN_DONE_SENT))
+        poll_all(p->w);
+    for (int i = 0; i < 50; i++)
+        cr_assert_geq(plait_ctx_poll(p->w->ctx[0]), 0);
+    if (!p->cli.c_closed)
+        plait_conn_abort(p->user);
+    WAIT(p->w, p->cli.c_closed, 1);
+    WAIT(p->w, p->srv->c_closed, 1);
+    cr_assert_eq(o.n, 1000);
+    settle(p->w);
+    cr_assert_eq(other.c_closed + srv->c_closed, 0, "%s%s", other.c_text, srv->c_text);
+    FAILS(plait_request(other.conn[0], "x", 1, 0, on_reply, &o), 0);
+    WAIT(p->w, o.n, 1001);
+    cr_assert_eq(o.status, PLAIT_E_NOREPLY, "the server's own word: %s", plait_status_name(o.status));
+    end_session(p->w, &other);
+    end_pair(p);
+}
+
+Test(rma_withdraw, abort_behind_done)
+{
+    abort_while_closing(true);
+}
+
+Test(rma_withdraw, abort_before_done)
+{
+    abort_while_closing(false);
+}
+
 /* on_gone, when the peer is gone before it answers. */
 Test(rma_withdraw, gone_with_the_link)
 {

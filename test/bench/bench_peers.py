@@ -213,7 +213,8 @@ class Plait(Contender):
         return self.once(test, list_of(sizes["lat"]) if test == "lat" else "8", n)
 
     def once(self, test, size_list, n, rounds=None):
-        argv = [self.o.plait, "perf", test] + (["--transport", "ofi"] if self.tcp else []) + ["--size", size_list]
+        argv = [self.o.plait, "perf", test] + (["--transport", "ofi"] if self.tcp else [])
+        argv += ["--size", size_list]
         if test == "rpc":
             argv += ["--window", list_of(windows)]
         argv += self.more.get(test, []) + ["--iterations", str(n), "--rounds",
@@ -404,7 +405,7 @@ class Mpich(Contender):
 
     def run(self, test):
         argv = [self.launcher, "-n", "2", "-bind-to", "none", self.program("mpi_bench.mpich")]
-        # Debian's has UCX below it; without NOLOCAL, shared memory would take the messages before UCX sees them
+        # Debian's has UCX below it; without NOLOCAL the messages would go through shared memory
         env = self.env(MPIR_CVAR_NOLOCAL="1", **UCX_TCP) if self.tcp else self.env()
         return self.start(argv + self.program_args(test), env)
 

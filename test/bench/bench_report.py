@@ -13,7 +13,8 @@ HEADINGS = {"lat": "Half round trip in ns, less is better",
             "rate": "Messages of 8 bytes one way, million a second, more is better",
             "rpc": "Requests of 8 bytes with replies, million a second, more is better"}
 BUSY = 0.1
-COLOURS = {"limit": "#9e9e9e", "physical": "#cfcfcf", "fabric": "#cfcfcf", "plait": "#c62828", "plait-copy": "#ef9a9a"}
+COLOURS = {"limit": "#9e9e9e", "physical": "#cfcfcf", "fabric": "#cfcfcf", "plait": "#c62828",
+           "plait-copy": "#ef9a9a"}
 PEER_COLOURS = ("#1f77b4", "#6baed6", "#2ca02c", "#9467bd", "#e6a000",
                 "#17becf", "#8c564b")
 
@@ -155,8 +156,8 @@ def document(res, about):
             figures.append(entry)
     if res.over == "tcp":
         about = dict(about, goals=bench_tcp.goals(res))
-    return dict(about, over=res.over, busy=round(res.busy, 3), probes_ns=res.probes, runs_repeated=res.repeated,
-                runs_displaced=res.displaced, titles=res.titles, figures=figures)
+    return dict(about, over=res.over, busy=round(res.busy, 3), probes_ns=res.probes,
+                runs_repeated=res.repeated, runs_displaced=res.displaced, titles=res.titles, figures=figures)
 
 
 def gnuplot_script(res, path, subtitle):

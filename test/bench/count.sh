@@ -62,7 +62,7 @@ line() {
 }
 sends="plait_send pli_shm_send_small"
 line "send 8 bytes (plait_send)" 100 "$(per_message oneway $sends)"
-line "receive 8 bytes (poll and delivery)" 180 "$(per_message oneway all but $sends)"
+line "receive 8 bytes (poll and delivery)" 200 "$(per_message oneway all but $sends)"
 line "request, reply and both deliveries" 620 "$(per_message rpc all but none)"
 line "the same with PLAIT_MORE, three to a slot" 500 "$(per_message batch all but none)"
 exit $bad
